@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+METHOD  ?=
+DATA    ?= garments
+PROFILE ?= quick
+SEED    ?= 0
+ARGS    ?=
+FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench test lint format leaderboard speed clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo '  settings     METHOD=amnet[/no-memory] DATA=garments|fashion-product|table PROFILE=quick|full|smoke SEED=0 ARGS="…"'
+
+setup: $(VENV)/.installed ## create .venv with everything pinned by constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),tensorboard,dev]'
+	@touch $@
+
+bench: setup ## train, search and record one method: make bench METHOD=amnet
+	@test -n '$(METHOD)' || { echo 'METHOD is not given: try make bench METHOD=amnet' >&2; $(BIN)/fm-bench list methods >&2; exit 2; }
+	@$(BIN)/fm-bench bench $(METHOD) --data $(DATA) --profile $(PROFILE) --seed $(SEED) $(ARGS)
+
+test: setup ## the test suite
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## let ruff rewrite the sources
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+leaderboard: setup ## rebuild leaderboards/index.html and the README's table from leaderboards/records
+	@$(BIN)/fm-bench leaderboard build
+
+speed: setup ## benchmarks of our own hot paths, as ratios
+	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove .venv, runs and caches
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

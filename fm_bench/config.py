@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The resolved configuration of one run, and how the command line changes it.
+
+The signatures of the reader, the method and ``Trainer`` are the schema: every argument of theirs is an option, typed and
+checked, and an option that does not exist is an error.
+"""
+
+import argparse
+import contextlib
+import inspect
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentParser, Namespace, namespace_to_dict
+
+from fm_bench import recipe
+from fm_bench.data.readers import READERS
+from fm_bench.errors import UserError, unknown
+from fm_bench.methods import METHODS
+from fm_bench.recipe import EvaluationConfig, LoaderConfig, StageBudget
+
+# Where the data lie, how many workers read them and what is done with broken pictures that are not there changes no number.
+_PLACES = {"root"}
+MODES = ("common", "paper")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is made of.
+
+    Args:
+        method: name under ``benchmarks/methods``.
+        variant: of the method, or empty.
+        data: name under ``benchmarks/data``.
+        profile: name under ``benchmarks/profiles``.
+        mode: ``common`` or ``paper``.
+        seed: of everything random.
+        budget: training images; a triplet counts as three.
+        reader: arguments of the data set's reader.
+        hyper: arguments of the method, the schema apart.
+        stages: per stage, its share of the budget.
+        loader: how pictures reach the method.
+        evaluation: what is asked of it.
+        trainer: arguments of ``Trainer`` that are not its defaults.
+    """
+
+    method: str
+    variant: str
+    data: str
+    profile: str
+    mode: str
+    seed: int
+    budget: int
+    reader: dict[str, Any]
+    hyper: dict[str, Any]
+    stages: dict[str, StageBudget]
+    loader: LoaderConfig
+    evaluation: EvaluationConfig
+    trainer: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """``method`` or ``method/variant``, as on the command line."""
+        return f"{self.method}/{self.variant}" if self.variant else self.method
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that pictures are shown at."""
+        aspect, short = READERS[self.data].aspect, self.loader.image_size
+        return (round(short * aspect), short) if aspect >= 1 else (short, round(short / aspect))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = asdict(self)
+        plain["trainer"] = {name: _plain(value) for name, value in self.trainer.items()}
+        return plain
+
+    def numeric(self) -> dict[str, Any]:
+        """The part that can change a number: all but where things lie and how many processes load them."""
+        plain = self.to_dict()
+        plain["reader"] = {name: value for name, value in plain["reader"].items() if name not in _PLACES}
+        plain["loader"].pop("num_workers")
+        return plain
+
+
+def configure(spec: str, data: str, profile: str, mode: str, seed: int, options: Sequence[str] = ()) -> RunConfig:
+    """Merges the recipes of a run and the options of its command line.
+
+    Args:
+        spec: ``method`` or ``method/variant``.
+        data: name of the data set.
+        profile: name of the profile.
+        mode: ``common`` or ``paper``.
+        seed: of everything random.
+        options: what is left of the command line, e.g. ``["--trainer.max_epochs", "1"]``.
+
+    Raises:
+        UserError: on any unknown name, option or value.
+    """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    method, variant = recipe.split_method(spec)
+    merged = recipe.defaults(method, variant, data, profile, mode)
+    parser = option_parser(method, data)
+    _set_defaults(parser, method, merged)
+    given = _parse(parser, options)
+    trainer_defaults = {name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()}
+    values = namespace_to_dict(parser.instantiate_classes(given))
+    return RunConfig(
+        method=method,
+        variant=variant,
+        data=data,
+        profile=profile,
+        mode=mode,
+        seed=seed,
+        budget=given.budget,
+        reader=namespace_to_dict(given.data) if "data" in given else {},
+        hyper=_seeded(method, namespace_to_dict(given.method) if "method" in given else {}, seed),
+        stages={stage.name: StageBudget(**namespace_to_dict(given.stages[stage.name])) for stage in METHODS[method].stages},
+        loader=LoaderConfig(**namespace_to_dict(given.loader)),
+        evaluation=EvaluationConfig(**namespace_to_dict(given.evaluation)),
+        trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
+    )
+
+
+def option_parser(method: str, data: str) -> ArgumentParser:
+    """Every option that a run of ``method`` on ``data`` understands."""
+    parser = ArgumentParser(prog="fm-bench bench", exit_on_error=False, add_help=False)
+    parser.add_argument("--budget", type=int, help="training images of the run; a triplet counts as three")
+    parser.add_class_arguments(READERS[data], "data", instantiate=False)
+    parser.add_class_arguments(METHODS[method], "method", skip={"attributes"}, instantiate=False)
+    for stage in METHODS[method].stages:
+        parser.add_class_arguments(StageBudget, f"stages.{stage.name}", instantiate=False)
+    parser.add_class_arguments(LoaderConfig, "loader", instantiate=False)
+    parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)
+    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False)
+    return parser
+
+
+def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]) -> None:
+    """Recipes become the parser's defaults, so that the command line wins over them."""
+    accepted = inspect.signature(METHODS[method].__init__).parameters
+    stages = {stage.name for stage in METHODS[method].stages}
+    defaults: dict[str, Any] = {"budget": merged["budget"]}
+    for group in ("method", "loader", "evaluation", "trainer", "data"):
+        for name, value in merged[group].items():
+            if group == "method" and name not in accepted:
+                continue  # a profile names the backbone for all methods; the bounds have none
+            defaults[f"{group}.{name}"] = value
+    for stage, budget in merged["stages"].items():
+        if stage not in stages:
+            raise UserError(f"the recipe of {method!r} names the stage {stage!r}, which the method does not have: {sorted(stages)}.")
+        defaults |= {f"stages.{stage}.{name}": value for name, value in budget.items()}
+    parser.set_defaults(defaults)
+
+
+def _parse(parser: ArgumentParser, options: Sequence[str]) -> Namespace:
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return parser.parse_args(list(options))
+    except argparse.ArgumentError as error:
+        raise _explain(parser, str(error.message if error.message else error)) from error
+
+
+def _explain(parser: ArgumentParser, message: str) -> UserError:
+    """The parser's complaint as one sentence with the nearest option names."""
+    known = sorted(option for action in parser._actions for option in action.option_strings if option.startswith("--"))
+    first = " ".join(message.split())
+    if surplus := re.search(r"[Uu]nrecognized arguments: (\S+)", first):
+        return unknown("option", surplus.group(1).split("=")[0], known)
+    if missing := re.search(r'[Kk]ey "([\w.]+)" is required', first):
+        return UserError(f"--{missing.group(1)} is not given: add it to the command (with make: ARGS='--{missing.group(1)} …').")
+    return UserError(f"an option could not be understood: {first.rstrip('.')}.")
+
+
+def _seeded(method: str, hyper: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A method that draws random numbers of its own gets the run's seed, unless it was given one."""
+    return hyper | {"seed": seed + hyper["seed"]} if "seed" in hyper else hyper
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return type(value).__name__ if not hasattr(value, "to_dict") else str(value)

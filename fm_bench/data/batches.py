@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""What a step receives. ``B`` images of 3 x H x W, ``A`` attributes, ``C`` values in all.
+
+Images leave the loader as uint8 and reach the method normalised (the DataModule does that on the device).
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class LabelledBatch(NamedTuple):
+    """Images with their attribute labels."""
+
+    image: Tensor  # (B, 3, H, W)
+    labels: Tensor  # (B, A) int64, −1 = missing
+    index: Tensor  # (B,) row of the catalogue
+
+
+class TripletBatch(NamedTuple):
+    """A reference, a request, an image that fulfils it and one that does not."""
+
+    reference: Tensor  # (B, 3, H, W)
+    positive: Tensor  # (B, 3, H, W)
+    negative: Tensor  # (B, 3, H, W)
+    indicator: Tensor  # (B, C) in {0, 1}: ones at the wanted values
+    target: Tensor  # (B, A): the reference's labels with the request applied; equals the positive's labels
+    negative_labels: Tensor  # (B, A)
+    index: Tensor  # (B,) row of the reference
+
+
+class GalleryBatch(NamedTuple):
+    """Catalogue images to embed."""
+
+    image: Tensor  # (B, 3, H, W)
+    labels: Tensor  # (B, A); the bench hides them from every method that does not declare a need
+    domain: Tensor  # (B,)
+    image_index: Tensor  # (B,) row of the catalogue
+    index: Tensor  # (B,) position in the gallery
+
+
+class QueryBatch(NamedTuple):
+    """Requests to embed: a picture and what to change."""
+
+    image: Tensor  # (B, 3, H, W)
+    indicator: Tensor  # (B, C)
+    labels: Tensor  # (B, A) of the picture; hidden like a gallery's
+    domain: Tensor  # (B,)
+    image_index: Tensor  # (B,) row of the picture in the catalogue
+    index: Tensor  # (B,) position in the request file
+
+
+class EmbeddingBatch(NamedTuple):
+    """What ``predict_step`` returns: vectors with the positions they belong to."""
+
+    embedding: Tensor  # (B, D) float32
+    index: Tensor  # (B,)

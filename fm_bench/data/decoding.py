@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Reads many pictures, by several processes where that pays."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fm_bench.catalog import ImageSource, UnreadableImageError
+from fm_bench.errors import UserError
+
+CHUNK = 128
+"""Pictures between two reports of progress."""
+
+POOL_WORTH = 6.0
+"""Seconds of remaining work for which processes, which take two or three to start, are called for help."""
+
+_JUDGE_AFTER = 0.5
+
+Unreadable = list[tuple[int, str]]
+"""Position and what was found there, ascending."""
+
+
+def read_all(
+    source: ImageSource,
+    names: NDArray[np.str_],
+    size: tuple[int, int],
+    *,
+    into: Path | None = None,
+    workers: int | None = None,
+    label: str = "images",
+) -> Unreadable:
+    """Reads every picture, and returns which ones cannot be read and why.
+
+    Args:
+        source: where pictures come from; pickled once for each process.
+        names: ``(n,)`` picture names.
+        size: ``(height, width)``.
+        into: a ``.npy`` file of ``(n, H, W, 3)`` uint8 to write to, unreadable ones white; by default nothing is kept.
+        workers: processes at most; by default one per usable core.
+        label: what the progress bar calls the work.
+
+    Raises:
+        UserError: if a process was killed, by the system for want of memory for example.
+    """
+    limit = _usable_cores() if workers is None else workers
+    pending = list(range(0, len(names), CHUNK))
+    unreadable: Unreadable = []
+    fill = _Filler(source, size, into)
+    started = time.perf_counter()
+    with _progress(label, len(names)) as advance:
+        while pending:
+            done, elapsed = pending[0], time.perf_counter() - started
+            if _pool_pays(limit, elapsed, done, len(names)):
+                unreadable += _by_processes(fill, names, pending, limit, advance)
+                break
+            part = names[done : done + CHUNK]
+            unreadable += fill(pending.pop(0), part)
+            advance(len(part))
+    return sorted(unreadable)
+
+
+def _pool_pays(limit: int, elapsed: float, done: int, total: int) -> bool:
+    if limit < 2 or elapsed < _JUDGE_AFTER or multiprocessing.current_process().daemon:
+        return False
+    return elapsed / done * (total - done) > POOL_WORTH
+
+
+class _Filler:
+    """Reads one chunk into its place."""
+
+    def __init__(self, source: ImageSource, size: tuple[int, int], into: Path | None) -> None:
+        self.source, self.size, self.into = source, size, into
+
+    def __call__(self, start: int, names: NDArray[np.str_]) -> Unreadable:
+        images = None if self.into is None else np.lib.format.open_memmap(self.into, mode="r+")
+        unreadable: Unreadable = []
+        for position, name in enumerate(names.tolist(), start):
+            try:
+                picture = self.source.read(name, self.size)
+            except UnreadableImageError as error:
+                unreadable.append((position, str(error)))
+                picture = np.uint8(255)  # type: ignore[assignment]  # white
+            if images is not None:
+                images[position] = picture
+        return unreadable
+
+
+def _by_processes(
+    fill: _Filler, names: NDArray[np.str_], starts: list[int], limit: int, advance: Callable[[int], None]
+) -> Unreadable:
+    # Threads (of torch, OpenCV, the progress bar) are about, and a forked child may wait for them for ever.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    pool = ProcessPoolExecutor(min(limit, len(starts)), context, _begin, (fill,))
+    unreadable: Unreadable = []
+    try:
+        futures = {pool.submit(_chunk, start, names[start : start + CHUNK]): start for start in starts}
+        for future in as_completed(futures):
+            unreadable += future.result()
+            advance(min(CHUNK, len(names) - futures[future]))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that reads pictures was killed, perhaps for want of memory: free some and run again."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return unreadable
+
+
+_fill: _Filler | None = None
+
+
+def _begin(fill: _Filler) -> None:
+    global _fill
+    _fill = fill
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # it was killed and cannot say that there is nothing left to do
+
+
+def _chunk(start: int, names: NDArray[np.str_]) -> Unreadable:
+    return [] if _fill is None else _fill(start, names)
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"preparing {label}", total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""Readers: files as their authors distribute them, to a catalogue and its pictures."""
+
+from typing import ClassVar, Literal, Protocol
+
+from fm_bench.catalog import Dataset
+from fm_bench.data.readers.fashion_product import FashionProductReader
+from fm_bench.data.readers.table import TableReader
+
+
+class Reader(Protocol):
+    """One kind of data set; the typed ``__init__`` of a class is its command line (``--data.root PATH`` …)."""
+
+    name: ClassVar[str]
+    aspect: ClassVar[float]
+    """Height over width at which its pictures are shown to methods."""
+
+    @property
+    def on_error(self) -> Literal["fail", "skip"]:
+        """What happens to pictures that cannot be read."""
+        ...
+
+    def read(self) -> Dataset:
+        """The catalogue, its pictures and what was noticed. Raises UserError for everything a user can mend."""
+        ...
+
+
+READERS: dict[str, type[Reader]] = {
+    FashionProductReader.name: FashionProductReader,
+    TableReader.name: TableReader,
+}

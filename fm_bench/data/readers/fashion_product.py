@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""The *Fashion Product Images* catalogue: 44,000 product photos with a table and one JSON per item.
+
+Source: https://www.kaggle.com/datasets/paramaggarwal/fashion-product-images-dataset, as users download it::
+
+    ROOT/styles.csv         id,gender,masterCategory,subCategory,articleType,baseColour,season,…,productDisplayName
+    ROOT/images/ID.jpg
+    ROOT/styles/ID.json     data.articleAttributes: {"Pattern": "Striped", "Sleeve Length": "Long Sleeves", "Neck": …}
+
+What the files do, learnt from them: titles hold unquoted commas, so that a line is split at most nine times; missing
+values are the text ``NA`` in both places, or an absent key in the JSON; some photos are the same file under several
+ids, now and then with other labels, so that splits follow content and never ids.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fm_bench.catalog import Catalog, Dataset, Domain, check_splits
+from fm_bench.data.contents import content_digests, in_threads, read_bytes
+from fm_bench.data.images import FileSource
+from fm_bench.data.readers.common import (
+    OnError,
+    clean,
+    duplicates,
+    encode,
+    groups,
+    names_of,
+    nearest,
+    shares_of,
+    snake_case,
+    split_by_content,
+)
+from fm_bench.data.sniff import HEAD, impostor, read_table_bytes
+from fm_bench.errors import UserError
+from fm_bench.files import digest
+
+COLUMNS = {
+    "gender": "gender",
+    "article_type": "articleType",
+    "colour": "baseColour",
+    "season": "season",
+    "usage": "usage",
+    "year": "year",
+}
+"""Attributes from the table, by our names; every other one is a key of ``articleAttributes`` in snake case."""
+
+ALIASES = {"neck": "neckline"}
+
+REQUIRED = ("gender", "article_type", "colour", "pattern", "sleeve_length")
+"""An image without one of these, where chosen, is no part of the task."""
+
+DEFAULT = (*REQUIRED, "neckline")
+
+_SHOWN = 5
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class FashionProductReader:
+    """Topwear of *Fashion Product Images*: shirts, T-shirts, tops, kurtas and the like.
+
+    Args:
+        root: folder that holds ``styles.csv``, ``images/`` and ``styles/``.
+        attributes: attribute names, as a list or comma text; by default gender, article_type, colour, pattern,
+            sleeve_length (images without one of these are left out) and neckline (where present). Also season, usage,
+            year and every key of the JSON files' ``articleAttributes`` in snake case, such as fit or fabric.
+        min_count: values on fewer images count as missing; the images stay.
+        val_share: share of the distinct pictures for validation.
+        test_share: share of the distinct pictures for the test split.
+        on_error: refuse pictures or JSON files that cannot be read, or leave them out.
+        split_seed: another seed, another split.
+    """
+
+    name: ClassVar[str] = "fashion-product"
+    aspect: ClassVar[float] = 1.25
+
+    root: str
+    attributes: list[str] | str | None = None
+    min_count: int = 20
+    val_share: float = 0.06
+    test_share: float = 0.37
+    on_error: OnError = "fail"
+    split_seed: int = 0
+
+    def read(self) -> Dataset:
+        """The catalogue and its pictures.
+
+        Raises:
+            UserError: if the folder, its table or its JSON files are missing, damaged or something else, an
+                attribute is unknown, or nothing is left.
+        """
+        root = Path(self.root).expanduser()
+        wanted = names_of(self.attributes) or list(DEFAULT)
+        rows, notes = _topwear(_rows(root), root)
+        if not set(wanted) <= set(COLUMNS):
+            rows, unread = self._add_details(rows, root, wanted)
+            notes += unread
+        rows, dropped = _complete(rows, wanted, root)
+        image = np.array([f"images/{row['id']}.jpg" for row in rows], dtype=np.str_)
+        _check_images(root)
+        content = content_digests(root, image)
+        item = groups(content)
+        columns = {name: clean(pa.array([row.get(name) for row in rows], pa.string())) for name in wanted}
+        encoded = encode(columns, item, min_count=self.min_count, chosen=self.attributes is not None, where=str(root))
+        split = split_by_content(content, item, shares_of(self.val_share, self.test_share), self.split_seed)
+        domain = np.full(len(rows), Domain.SHOP, dtype=np.int8)
+        catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain)
+        check_splits(catalog, str(root))
+        notes += [*dropped, *encoded.notes, *duplicates(item)]
+        return Dataset(catalog, FileSource(root, digest(image.tolist(), content)), tuple(notes))
+
+    def _add_details(self, rows: list[Row], root: Path, wanted: list[str]) -> tuple[list[Row], list[str]]:
+        """Adds the wanted attributes of the JSON files; rows whose file cannot be read are refused or left out."""
+        if not (root / "styles").is_dir():
+            raise UserError(
+                f"{root} has no folder styles/ with one JSON file per item, which {_listed(wanted)} come from: "
+                f"add it from the full data set, or choose among --data.attributes {','.join(COLUMNS)}."
+            )
+        folder = str(root / "styles")
+        details = in_threads(lambda row: _details(f"{folder}/{row['id']}.json"), rows, "reading item files")
+        failed = [
+            f"styles/{row['id']}.json: {found}"
+            for row, found in zip(rows, details, strict=True)
+            if isinstance(found, str)
+        ]
+        if failed and self.on_error == "fail":
+            shown = "; ".join(failed[:_SHOWN]) + ("; …" if len(failed) > _SHOWN else "")
+            raise UserError(
+                f"{len(failed):,} of {len(rows):,} item files below {root} could not be read ({shown}): "
+                "replace them, or leave their items out with --data.on_error skip."
+            )
+        read = [(row, found) for row, found in zip(rows, details, strict=True) if not isinstance(found, str)]
+        known = Counter(key for _, found in read for key in found)
+        for name in wanted:
+            if name not in COLUMNS and name not in known:
+                raise UserError(
+                    f"attribute {name!r} is not in {root}: choose among {nearest(name, [*COLUMNS, *known])}."
+                )
+        notes = [f"{len(failed):,} items are left out because their JSON file cannot be read"] if failed else []
+        return [{**{name: found[name] for name in wanted if name in found}, **row} for row, found in read], notes
+
+
+def _rows(root: Path) -> list[Row]:
+    """Every line of the table, by our names, ``NA`` included."""
+    path = root / "styles.csv"
+    if not path.is_file():
+        nested = next(iter(sorted(root.glob("*/styles.csv"))), None) if root.is_dir() else None
+        found = (
+            "does not exist" if not root.exists() else "is not a folder" if not root.is_dir() else "has no styles.csv"
+        )
+        remedy = (
+            f"pass --data.root {nested.parent}"
+            if nested
+            else (
+                "download Fashion Product Images (kaggle.com/datasets/paramaggarwal/fashion-product-images-dataset), "
+                "unpack it and pass the folder that holds styles.csv, images/ and styles/ as --data.root"
+            )
+        )
+        raise UserError(f"{root} {found}: {remedy}.")
+    try:
+        text = read_table_bytes(path, "the catalogue's table").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): download it again.") from error
+    lines = text.replace("\r\n", "\n").split("\n")
+    header = [name.strip() for name in lines[0].split(",")]
+    absent = [name for name in ("id", "subCategory", *COLUMNS.values()) if name not in header]
+    if absent:
+        raise UserError(
+            f"{path} has no column {_listed(absent)} (its first line is {lines[0][:80]!r}): download it again."
+        )
+    at = {ours: header.index(theirs) for ours, theirs in (("id", "id"), ("part", "subCategory"), *COLUMNS.items())}
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        cells = line.split(",", len(header) - 1)  # the title is last and holds commas of its own
+        if len(cells) < len(header):
+            raise UserError(
+                f"{path} line {number} has {len(cells)} of {len(header)} columns: "
+                "the file is cut or damaged, download it again."
+            )
+        row = {name: cells[i].strip() for name, i in at.items()}
+        if not re.fullmatch("[0-9]+", row["id"]):
+            raise UserError(
+                f"{path} line {number} has the id {row['id'][:40]!r}, which is not a number: mend the line."
+            )
+        rows.append(row)
+    return rows
+
+
+def _topwear(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
+    parts = Counter(row["part"] for row in rows)
+    topwear = list({row["id"]: row for row in rows if row["part"] == "Topwear"}.values())
+    if not topwear:
+        raise UserError(
+            f"{root / 'styles.csv'} lists {len(rows):,} items but none of subCategory Topwear: pass the complete table."
+        )
+    notes = [f"{len(topwear):,} of {len(rows):,} items are topwear"]
+    if repeated := parts["Topwear"] - len(topwear):
+        notes.append(f"{repeated:,} lines repeat the id of an earlier one, which they replace")
+    return topwear, notes
+
+
+def _details(path: str) -> dict[str, str] | str:
+    """An item's ``articleAttributes`` by our names, or what is wrong with its file."""
+    try:
+        data = read_bytes(path)
+        document: Any = json.loads(data)
+        found = document["data"].get("articleAttributes")
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return str(error.strerror or error)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return impostor(data[:HEAD]) or (
+            "truncated or no JSON" if not data.rstrip().endswith(b"}") else "JSON without data"
+        )
+    if not isinstance(found, dict):
+        return {}
+    named = {snake_case(str(key)): str(value) for key, value in found.items()}
+    return {ALIASES.get(key, key): value for key, value in named.items()}
+
+
+def _complete(rows: list[Row], wanted: list[str], root: Path) -> tuple[list[Row], list[str]]:
+    """Rows with every required attribute that is wanted, and at least one label."""
+    required = [name for name in wanted if name in REQUIRED]
+    columns = [
+        clean(pa.array([row.get(name) for row in rows], pa.string())).is_valid().to_numpy(zero_copy_only=False)
+        for name in wanted
+    ]
+    present = np.stack(columns, axis=1)
+    needed = present[:, [wanted.index(name) for name in required]]
+    keep: NDArray[np.bool_] = np.logical_and(present.any(axis=1), needed.all(axis=1))
+    if not keep.any():
+        raise UserError(
+            f"no topwear below {root} has {_listed(required or wanted)}: "
+            "check the JSON files or choose other --data.attributes."
+        )
+    left_out = len(rows) - int(keep.sum())
+    why = f"lack {' or '.join(required)}" if required else "have none of the attributes"
+    notes = [f"{left_out:,} of them are left out because they {why}"] if left_out else []
+    return [row for row, stays in zip(rows, keep.tolist(), strict=True) if stays], notes
+
+
+def _check_images(root: Path) -> None:
+    if not (root / "images").is_dir():
+        raise UserError(f"{root} has no folder images/ with ID.jpg files: unpack the pictures there.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What a file really is, told from its first bytes: downloads that failed look like data until they are read."""
+
+from pathlib import Path
+
+from fm_bench.errors import UserError
+
+HEAD = 512
+"""Bytes that suffice to tell."""
+
+_IMAGES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+_ARCHIVES = (
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"%PDF", "a PDF file"),
+)
+
+
+def image_kind(head: bytes) -> str | None:
+    """The picture format that ``head`` announces, e.g. ``"JPEG"``, or None."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    return next((kind for magic, kind in _IMAGES if head.startswith(magic)), None)
+
+
+def impostor(head: bytes) -> str | None:
+    """What stands where data was expected, e.g. ``"a Git LFS pointer"``, or None if nothing known does."""
+    if not head:
+        return "zero bytes"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "an HTML page"
+    if text.startswith((b"<?xml", b"<error")):
+        return "an XML page"
+    if kind := image_kind(head):
+        return f"a {kind} picture"
+    return next((name for magic, name in _ARCHIVES if head.startswith(magic)), None)
+
+
+def read_table_bytes(path: Path, what: str, accept: str | None = None) -> bytes:
+    """The bytes of a table that a user named.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article, e.g. ``"the catalogue's CSV"``.
+        accept: a result of ``impostor`` that is welcome, e.g. ``"a Parquet file"``.
+
+    Raises:
+        UserError: if it cannot be read or is something else, such as an HTML page.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} could not be read ({error.strerror or error}): it should be {what}.") from error
+    found = impostor(data[:HEAD])
+    if found and found != accept:
+        remedy = "run `git lfs pull` where it came from" if "LFS" in found else "download it again"
+        raise UserError(f"{path} should be {what} but holds {found}: {remedy}.")
+    return data

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What a run ran on: processor, packages, and which code."""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import fm_bench
+
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "timm", "albumentations", "numpy", "faiss-cpu", "faiss-gpu")
+# Pages and command lines may change without a number moving.
+_NOT_NUMERIC = ("leaderboard", "cli.py", "environment.py", "errors.py")
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of every source file that can change a number: a result is never continued or reused with other code."""
+    root = Path(fm_bench.__file__).parent
+    hasher = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if relative.parts[0] not in _NOT_NUMERIC:
+            hasher.update(f"{relative.as_posix()}\0".encode() + path.read_bytes())
+    return hasher.hexdigest()
+
+
+def code_version() -> dict[str, str]:
+    """Package version, digest of the sources, and the git revision where there is a checkout."""
+    return {"version": fm_bench.__version__, "digest": code_digest(), "git": _git_revision()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int | list[str]]:
+    """Processor, usable cores, memory in GiB, and GPUs."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30
+    return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "gpus": gpus}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git_revision() -> str:
+    """``abc1234`` or ``abc1234-dirty``; empty outside of a checkout."""
+    root = Path(fm_bench.__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Paired comparison of runs, request by request.
+
+The bench writes ``requests.npz`` beside each ``record.json``: arrays ``<protocol>/<metric>`` with one number per
+request. Two runs that were asked the same requests can then be told apart far more finely than by their intervals.
+"""
+
+import dataclasses
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fm_bench.errors import UserError, unknown
+from fm_bench.evaluation.significance import bootstrap_difference
+from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
+from fm_bench.leaderboard.rows import key_of
+
+METRICS = ("accuracy@1", "accuracy@10", "accuracy@20", "ndcg@20", "mrr@1000")
+RESAMPLES = 10_000
+
+
+class Comparison(NamedTuple):
+    """Mean of X minus mean of Y, with its 95 % bootstrap interval over requests.
+
+    ``wins`` and ``losses`` are the shares of requests on which X is better and worse; NaN-free and 0 where the
+    comparison is not paired.
+    """
+
+    value: float
+    low: float
+    high: float
+    wins: float = 0.0
+    losses: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A record and the file of its per-request results."""
+
+    record: Record
+    path: Path
+
+    def per_request(self, protocol: str, metric: str) -> NDArray[np.float64]:
+        """The metric of every request, shape (R,).
+
+        Raises:
+            UserError: if the file is missing or damaged, has no such array, or is not this record's: another number
+                of requests, numbers that are not finite, or another mean than the record states.
+        """
+        name = f"{protocol}/{metric}"
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                if name not in arrays.files:
+                    raise unknown(f"the per-request result in {self.path} named", name, arrays.files)
+                values = arrays[name].astype(np.float64)
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is missing: run the benchmark again to compare this run.") from None
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} could not be read ({error}): run the benchmark again.") from error
+        self._check(name, protocol, metric, values)
+        return values
+
+    def _check(self, name: str, protocol: str, metric: str, values: NDArray[np.float64]) -> None:
+        requests = self.record.requests[protocol]
+        if values.shape != (requests,):
+            wrong = f"has shape {values.shape} and the record speaks of {requests} requests"
+        elif not np.isfinite(values).all():
+            wrong = f"has {np.count_nonzero(~np.isfinite(values))} values that are not finite"
+        else:
+            stated = self.record.metrics[protocol].get(metric, {}).get("value", math.nan)
+            if abs(values.mean() - stated) <= 1e-4:
+                return
+            wrong = f"has mean {values.mean():.4f} and the record states {stated:.4f}"
+        raise UserError(f"{name} in {self.path} {wrong}: the two files are not of the same run, so run it again.")
+
+
+def compare(a: Path, b: Path) -> tuple[Run, Run, dict[str, dict[str, Comparison]]]:
+    """The run in folder ``a`` minus the run in folder ``b``: protocol -> metric -> difference.
+
+    Raises:
+        UserError: if there is no run, if they have no protocol in common, or as ``difference`` does.
+    """
+    x, y = load_run(a), load_run(b)
+    protocols = [protocol for protocol in x.record.protocols if protocol in y.record.protocols]
+    if not protocols:
+        raise UserError(f"{a} and {b} have no protocol in common: run one of them on the protocols of the other.")
+    return x, y, {protocol: _differences(x, y, protocol) for protocol in protocols}
+
+
+def print_comparison(compared: tuple[Run, Run, dict[str, dict[str, Comparison]]], console: Console) -> None:
+    """Prints what ``compare`` found, within 100 columns."""
+    x, y, found = compared
+    names = [f"{run.record.label} (seed {run.record.seed})" for run in (x, y)]
+    for protocol, metrics in found.items():
+        table = Table(title=Text(f"{protocol}: {names[0]} minus {names[1]}"), box=SIMPLE_HEAD, title_justify="left")
+        for head in ("metric", "difference", "95 % interval", "better", "worse"):
+            table.add_column(head, justify="left" if head == "metric" else "right")
+        for metric, d in metrics.items():
+            interval = f"{d.low:+.3f} to {d.high:+.3f}"
+            table.add_row(Text(metric), f"{d.value:+.3f}", interval, f"{d.wins:.1%}", f"{d.losses:.1%}")
+        console.print(table)
+
+
+def _differences(x: Run, y: Run, protocol: str) -> dict[str, Comparison]:
+    stated = (x.record.metrics[protocol], y.record.metrics[protocol])
+    return {m: difference([x], [y], protocol, m) for m in METRICS if all(m in metrics for metrics in stated)}
+
+
+def load_run(folder: Path) -> Run:
+    """The run in ``folder`` (or whose ``record.json`` is given). Raises UserError if there is no record in it."""
+    path = Path(folder)
+    path = path / FILE if path.is_dir() else path
+    return Run(load(path), requests_file(path))
+
+
+def load_runs(folder: Path) -> tuple[list[Run], list[str]]:
+    """Every run below ``folder`` whose per-request results are there, and one sentence for each that is damaged.
+
+    Raises:
+        UserError: if ``folder`` is not a folder.
+    """
+    runs: dict[str, Run] = {}
+    problems = []
+    for path in find(folder):
+        if not requests_file(path).exists():
+            continue
+        try:
+            run = load_run(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        known = runs.get(run.record.fingerprint)
+        if known is None or known.record.finished < run.record.finished:
+            runs[run.record.fingerprint] = run
+    return list(runs.values()), problems
+
+
+def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float64]:
+    """The metric of every request, mean over the runs (seeds), shape (R,).
+
+    Seeds answer the same requests, so they are averaged and not put end to end: as separate requests they would
+    make every interval too narrow.
+    """
+    return np.asarray(np.mean([run.per_request(protocol, metric) for run in runs], axis=0))
+
+
+def difference(x: Sequence[Run], y: Sequence[Run], protocol: str, metric: str) -> Comparison:
+    """Mean of ``x`` minus mean of ``y`` on the same requests, with a paired bootstrap over requests.
+
+    Args:
+        x: runs of one method, one per seed.
+        y: runs of the other method.
+        protocol: where they are compared, e.g. ``"manipulate-1"``.
+        metric: what is compared, e.g. ``"accuracy@20"``.
+
+    Raises:
+        UserError: if the runs were not asked the same requests, or not of the same data, gallery, profile and mode.
+    """
+    _same(x, y, protocol)
+    a, b = pooled(x, protocol, metric), pooled(y, protocol, metric)
+    value, low, high = bootstrap_difference(a, b, resamples=RESAMPLES, seed=0)
+    return Comparison(value, low, high, float((a > b).mean()), float((a < b).mean()))
+
+
+def difference_unpaired(x: Sequence[Run], y: Sequence[Run], protocols: tuple[str, str], metric: str) -> Comparison:
+    """Mean of ``x`` on the first protocol minus mean of ``y`` on the second, whose requests are not the same.
+
+    Both sides are resampled on their own, so the interval is wider than that of ``difference``.
+    """
+    a, b = pooled(x, protocols[0], metric), pooled(y, protocols[1], metric)
+    differences = _resampled_means(a, 0) - _resampled_means(b, 1)
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return Comparison(float(a.mean() - b.mean()), float(low), float(high))
+
+
+def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Means of bootstrap samples, shape (RESAMPLES,); values that occur often are drawn together."""
+    distinct, counts = np.unique(values, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=RESAMPLES)
+    return np.asarray(drawn @ distinct / len(values))
+
+
+def _same(x: Sequence[Run], y: Sequence[Run], protocol: str) -> None:
+    reference = x[0].record
+    for run in (*x, *y):
+        if protocol not in run.record.protocols:
+            raise unknown(f"the protocol of {run.record.label} named", protocol, run.record.protocols)
+        ours, theirs = key_of(reference, protocol)._asdict(), key_of(run.record, protocol)._asdict()
+        if differing := [key.replace("_", " ") for key in ours if ours[key] != theirs[key]]:
+            raise UserError(
+                f"{reference.label} (seed {reference.seed}) and {run.record.label} (seed {run.record.seed}) cannot be "
+                f"compared on {protocol} because they differ in {', '.join(differing)}: run both on the same work."
+            )

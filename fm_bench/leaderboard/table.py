@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Tables as text: for the terminal after a run, and as Markdown for the README."""
+
+import html
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from fm_bench.errors import UserError
+from fm_bench.files import write_text
+from fm_bench.leaderboard.record import Record
+from fm_bench.leaderboard.rows import HEADLINE, Cell, Key, Row, Table, hardware, tables
+
+METRICS = ("accuracy@1", "accuracy@10", HEADLINE, "ndcg@20", "mrr@1000")
+MISSING = "\N{EN DASH}"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+# Words for numbers, used by the page as well -------------------------------------------------------------------------
+
+
+def span(low: float | None, high: float | None) -> str:
+    """``.660–.704``, or nothing where there are no ends."""
+    return "" if low is None or high is None else f"{_short(low)}{MISSING}{_short(high)}"
+
+
+def interval(cell: Cell | None) -> str:
+    """The 95 % interval of a cell, as ``span`` writes it."""
+    return "" if cell is None else span(cell.low, cell.high)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def duration(seconds: float | None) -> str:
+    """``8.4 s``, ``5.5 min`` or ``2.1 h``."""
+    if seconds is None:
+        return MISSING
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def count(value: float) -> str:
+    """``850``, ``12.3 k``, ``11.2 M``."""
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value / 1e3:.1f} k" if value >= 1e4 else f"{value:.0f}"
+
+
+def title(key: Key) -> str:
+    """What was asked, of what, and how big: ``garments · quick · common · manipulate-1``."""
+    return f"{key.data} · {key.profile} · {key.mode} · {key.protocol}"
+
+
+def about(table: Table) -> str:
+    """How many requests and gallery images, and what guessing reaches."""
+    text = f"{table.requests:,} requests, {table.key.gallery:,} gallery images"
+    return text + (f", {HEADLINE} by chance {table.chance[HEADLINE]:.3f}" if HEADLINE in table.chance else "")
+
+
+# Terminal ------------------------------------------------------------------------------------------------------------
+
+
+def print_table(records: Iterable[Record] | Record, console: Console, new: Collection[str] = ()) -> None:
+    """Prints every table that ``records`` fill, within 100 columns.
+
+    Args:
+        records: one record or several.
+        console: where to.
+        new: fingerprints of the runs whose rows are highlighted.
+    """
+    for table in tables([records] if isinstance(records, Record) else records):
+        console.print(_rich(table, new))
+
+
+def _rich(table: Table, new: Collection[str]) -> RichTable:
+    result = RichTable(
+        title=Text(title(table.key)),
+        caption=Text(f"{about(table)}; mean over seeds with 95 % interval over requests"),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+    result.add_column("method", overflow="fold", max_width=26)
+    result.add_column("seeds", justify="right")
+    for metric in METRICS:
+        result.add_column(Text(metric), justify="right", no_wrap=True)
+    for row in table.rows:
+        style = "bold green" if any(run.fingerprint in new for run in row.records) else ""
+        style = style or ("dim" if row.role != "method" else "")
+        result.add_row(
+            Text(_mark(row)), str(len(row.records)), *(_text(row, metric) for metric in METRICS), style=style
+        )
+    if table.chance:
+        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in METRICS)
+        result.add_row("chance", "", *values, style="dim")
+    return result
+
+
+def _text(row: Row, metric: str) -> str:
+    cell = row.cell(metric)
+    if cell is None:
+        return MISSING
+    return f"{cell.value:.3f} {interval(cell)}" if metric == HEADLINE and interval(cell) else f"{cell.value:.3f}"
+
+
+def _mark(row: Row) -> str:
+    return row.label if row.role == "method" else f"{row.label} ({row.role})"
+
+
+# Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def markdown_table(records: Iterable[Record], protocol: str) -> str:
+    """The results of ``protocol`` as Markdown, one table per data set, profile and mode, with commands and machine."""
+    parts = [_markdown(table) for table in tables(records) if table.key.protocol == protocol]
+    return "\n\n".join(parts)
+
+
+def update_readme(
+    path: Path, records: Iterable[Record], protocols: Sequence[str] = ("manipulate-1",), *, check: bool = False
+) -> bool:
+    """Puts the results of ``protocols`` between the markers of the file at ``path``.
+
+    Args:
+        path: a Markdown file with the lines ``<!-- results:begin -->`` and ``<!-- results:end -->``.
+        records: what to show.
+        protocols: which of their results, in this order.
+        check: only compare, and leave the file as it is.
+
+    Returns:
+        True if what stood there was not up to date.
+
+    Raises:
+        UserError: if the file or its markers are missing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} could not be read ({error.strerror}): check the path.") from error
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{path} has no lines {BEGIN} and {END}: put them where the results belong.")
+    records = list(records)
+    body = "\n\n".join(filter(None, (markdown_table(records, protocol) for protocol in protocols)))
+    new = f"{before}{BEGIN}\n\n{body}\n\n{END}{after}"
+    if new != text and not check:
+        write_text(Path(path), new)
+    return new != text
+
+
+def _markdown(table: Table) -> str:
+    heads = ["method", "seeds", *METRICS, "size", "training", "query"]
+    lines = [f"**{_escape(title(table.key))}** ({about(table)})", "", _line(heads)]
+    lines.append(_line([":---", *(["---:"] * (len(heads) - 1))]))
+    for row in table.rows:
+        query = row.mean("query_ms")
+        cost = [str(row.first.dim), duration(row.mean("train")), MISSING if query is None else f"{query:.2f} ms"]
+        lines.append(_line([_escape(_mark(row)), str(len(row.records)), *(_text(row, m) for m in METRICS), *cost]))
+    if table.chance:
+        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in METRICS)
+        lines.append(_line(["*chance*", "", *values, "", "", ""]))
+    machines = dict.fromkeys(hardware(run) for row in table.rows for run in row.records)
+    machine = "; ".join(filter(None, machines)) or "not recorded"
+    command = next((row.first.command for row in table.rows if row.role == "method"), table.rows[0].first.command)
+    lines += ["", f"Command of the best method: `{command.replace('`', '')}`. Machine: {_escape(machine)}."]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape(text: str) -> str:
+    """Text that neither ends a table cell nor is read as HTML or emphasis."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    for mark in "\\`*_|[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text

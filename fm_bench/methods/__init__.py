@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""The methods, by the name that the command line and the leaderboard use."""
+
+from fm_bench.methods.amnet import AMNet
+from fm_bench.methods.attribute_based import AttributeBased
+from fm_bench.methods.attribute_network import AttributeNetwork
+from fm_bench.methods.base import Context, Method, Stage
+from fm_bench.methods.bounds import Identity, Oracle, Random
+
+METHODS: dict[str, type[Method]] = {
+    "amnet": AMNet,
+    "attribute-based": AttributeBased,
+    "identity": Identity,
+    "oracle": Oracle,
+    "random": Random,
+}
+
+__all__ = ["METHODS", "AMNet", "AttributeBased", "AttributeNetwork", "Context", "Identity", "Method", "Oracle", "Random", "Stage"]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The contract of a method: two encoders into one space, trained in stages."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fm_bench.attributes import AttributeSchema
+from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+
+
+class Context(NamedTuple):
+    """What else is known of the pictures being embedded."""
+
+    labels: Tensor | None  # (B, A); only for methods with ``needs_labels``, i.e. the oracle
+    domain: Tensor  # (B,)
+    image_index: Tensor  # (B,) row of the catalogue
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One ``Trainer.fit`` with its own optimiser, sampler, checkpoint and done-marker.
+
+    Args:
+        name: calls ``<name>_step(batch)``, and ``on_<name>_start(datamodule)`` where the method has one.
+        batches: what ``<name>_step`` receives.
+        monitor: validation metric by which the stage's checkpoint is chosen; None keeps the last epoch.
+        shared: runs of several methods whose ``stage_config`` is equal train this stage once and share the result.
+    """
+
+    name: str
+    batches: type[LabelledBatch] | type[TripletBatch]
+    monitor: str | None = None
+    shared: bool = False
+
+
+class Method(L.LightningModule, ABC):
+    """Two encoders into one space; everything else is the method's own business.
+
+    Subclasses define the encoders, and for every stage ``<stage>_step(batch) -> {"loss name": (weight, value)}`` and
+    ``<stage>_optimizer()``. Distances in the space are Euclidean. Hyper-parameters are plain values, so that checkpoints load with
+    ``weights_only=True``.
+
+    Args:
+        attributes: the schema as ``AttributeSchema.to_dict`` gives it.
+    """
+
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    version: ClassVar[int] = 1  # raised with every change that moves a number of this method
+    needs_labels: bool = False
+    bound: ClassVar[str | None] = None  # "floor" or "ceiling" for rows that frame the others
+
+    def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.schema = AttributeSchema.from_dict(attributes)
+        self.stage: Stage | None = None
+        self.stage_seed = 0
+
+    # ------------------------------------------------------------------ the space
+
+    @abstractmethod
+    def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
+        """Vectors ``(B, D)`` of catalogue images ``(B, 3, H, W)``."""
+
+    @abstractmethod
+    def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
+        """Vectors ``(B, D)`` of pictures with requests; ``indicator (B, C)`` has ones at the wanted values."""
+
+    # ------------------------------------------------------------------ stages
+
+    def begin(self, stage: Stage, seed: int) -> None:
+        """Enters a stage: what ``training_step`` and ``configure_optimizers`` do from now on."""
+        self.stage, self.stage_seed = stage, seed
+
+    def stage_config(self, stage: Stage) -> dict[str, Any]:
+        """The hyper-parameters that ``stage`` depends on; equal ones make its result exchangeable between methods."""
+        return {"method": type(self).__name__, "version": self.version, **self.hparams}
+
+    def stage_rows(self, stage: Stage, labels: NDArray[np.int16]) -> NDArray[np.int64] | None:
+        """Which training images (positions in ``labels (N, A)``) the stage learns from; None for all."""
+        return None
+
+    def stage_state(self, stage: Stage) -> dict[str, Tensor]:
+        """The tensors that ``stage`` leaves behind."""
+        return self.state_dict()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Weighted sum of the stage's losses; each is logged unweighted as ``train/<name>``."""
+        assert self.stage is not None, "call begin(stage) first"
+        losses: dict[str, tuple[float, Tensor]] = getattr(self, f"{self.stage.name}_step")(batch)
+        total = torch.stack([weight * value for weight, value in losses.values()]).sum()
+        values = {f"train/{name}": value.detach() for name, (_, value) in losses.items()}
+        self.log_dict(values | {"train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(batch.index))
+        return total
+
+    def on_fit_start(self) -> None:
+        """Runs ``on_<stage>_start(batches)`` in evaluation mode, unless a checkpoint has already been through it."""
+        assert self.stage is not None, "call begin(stage) first"
+        start = getattr(self, f"on_{self.stage.name}_start", None)
+        if start is None or self.trainer.ckpt_path is not None:
+            return
+        self.eval()
+        with torch.no_grad():
+            start(self._training_images())
+        self.train()
+
+    def _training_images(self) -> Iterator[LabelledBatch]:
+        """The previous stage's training images, as they are and in order; each process gets its share."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        for batch in datamodule.plain_dataloader():
+            moved = datamodule.transfer_batch_to_device(batch, self.device, 0)
+            yield datamodule.on_after_batch_transfer(moved, 0)
+
+    def on_train_epoch_start(self) -> None:
+        """Seeds dropout and the like by (run, stage, epoch): an epoch is the same whether or not the run was resumed."""
+        torch.manual_seed((self.stage_seed * 1_000_003 + self.current_epoch * 7919 + self.global_rank) % 2**63)
+
+    def configure_optimizers(self) -> Any:
+        """The stage's own optimiser and schedule."""
+        assert self.stage is not None, "call begin(stage) first"
+        return getattr(self, f"{self.stage.name}_optimizer")()
+
+    # ------------------------------------------------------------------ embedding
+
+    def validation_step(self, batch: QueryBatch | GalleryBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddingBatch:
+        """Embeds; ``RetrievalValidation`` scores the whole epoch."""
+        return self.embed(batch)
+
+    def predict_step(self, batch: QueryBatch | GalleryBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddingBatch:
+        """Embeds, never scores: every method is judged by the one evaluator."""
+        return self.embed(batch)
+
+    def embed(self, batch: QueryBatch | GalleryBatch) -> EmbeddingBatch:
+        """Vectors of a batch with the positions they belong to; true labels reach only methods that declare the need."""
+        labels = batch.labels if self.needs_labels else None
+        context = Context(labels, batch.domain, batch.image_index)
+        if isinstance(batch, QueryBatch):
+            vectors = self.embed_query(batch.image, batch.indicator, context)
+        else:
+            vectors = self.embed_gallery(batch.image, context)
+        return EmbeddingBatch(vectors.float(), batch.index)

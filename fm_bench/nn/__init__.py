@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What two or more methods share: backbones, losses, schedules."""

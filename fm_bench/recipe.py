@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Recipes: the YAML files under ``benchmarks/`` that say what is run, and how they combine.
+
+Later wins: the code's defaults, profile, data set, method, its mode, its variant, and at last the command line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fm_bench.errors import UserError, unknown
+
+KINDS = ("methods", "data", "profiles", "protocols")
+_KEYS = {
+    "methods": {"description", "method", "stages", "variants", "modes", "paper", "data", "loader"},
+    "data": {"description", "data", "loader", "evaluation"},
+    "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
+}
+
+
+def benchmarks_dir() -> Path:
+    """The folder with the recipes: beside the package in a checkout, inside it when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    return next(path for path in (here / "benchmarks", here.parent / "benchmarks") if (path / "methods").is_dir())
+
+
+def names(kind: str) -> list[str]:
+    """Every recipe of a kind, e.g. ``names("profiles")``."""
+    return sorted(path.stem for path in (benchmarks_dir() / kind).glob("*.yaml"))
+
+
+@cache
+def load(kind: str, name: str) -> dict[str, Any]:
+    """One recipe as a dictionary.
+
+    Raises:
+        UserError: if there is no such recipe (with the nearest names), or it has a key that means nothing.
+    """
+    if name not in names(kind):
+        raise unknown(kind.removesuffix("s"), name, names(kind))
+    path = benchmarks_dir() / kind / f"{name}.yaml"
+    content = yaml.safe_load(path.read_text()) or {}
+    surplus = set(content) - _KEYS.get(kind, set(content))
+    if surplus:
+        raise UserError(f"{path} has the unknown key {sorted(surplus)[0]!r}: use {', '.join(sorted(_KEYS[kind]))}.")
+    return dict(content)
+
+
+@dataclass(frozen=True)
+class StageBudget:
+    """How long a stage trains.
+
+    Args:
+        share: of the profile's training images, in [0, 1]; a triplet counts as three images.
+        epochs: number of epochs that share is cut into; None makes an epoch one pass over the training images.
+    """
+
+    share: float = 1.0
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How pictures reach the method.
+
+    Args:
+        image_size: shorter side in pixels; the longer one follows from the data set's aspect.
+        batch_size: training images or triplets per step, over all processes.
+        eval_batch_size: pictures per step when embedding.
+        num_workers: loader processes; 0 loads in the training process, which is best on few cores.
+        val_requests: validation requests, cut from the training split.
+    """
+
+    image_size: int = 64
+    batch_size: int = 64
+    eval_batch_size: int = 256
+    num_workers: int = 0
+    val_requests: int = 500
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is asked of the trained method.
+
+    Args:
+        gallery: images of the test split to search, None for all.
+        requests: requests per protocol.
+        protocols: names under ``benchmarks/protocols``.
+    """
+
+    gallery: int | None = None
+    requests: int = 1500
+    protocols: list[str] = field(default_factory=lambda: ["manipulate-1", "manipulate-2", "search"])
+
+
+def split_method(spec: str) -> tuple[str, str]:
+    """``amnet/no-memory`` to ``("amnet", "no-memory")``; the variant is empty where none is named.
+
+    Raises:
+        UserError: if the method or the variant does not exist.
+    """
+    method, _, variant = spec.partition("/")
+    variants = load("methods", method).get("variants", {}) if method in names("methods") else None
+    if variants is None:
+        raise unknown("method", method, names("methods"))
+    if variant and variant not in variants:
+        known = sorted(f"{method}/{name}" for name in variants)
+        if not known:
+            raise UserError(f"method {method!r} has no variant {variant!r}: it has none at all.")
+        raise unknown("method", spec, [method, *known])
+    return method, variant
+
+
+def defaults(method: str, variant: str, data: str, profile: str, mode: str) -> dict[str, Any]:
+    """All recipes of a run merged: keys ``budget method loader evaluation trainer data stages``.
+
+    Raises:
+        UserError: if a name is unknown or the method has no such mode.
+    """
+    base, of_data, of_method = load("profiles", profile), load("data", data), load("methods", method)
+    merged: dict[str, Any] = {key: {} for key in ("method", "loader", "evaluation", "trainer", "data", "stages")}
+    merged = merge(merged, {key: value for key, value in base.items() if key not in ("description", "data")})
+    merged = merge(merged, {"data": (base.get("data") or {}).get(data) or {}})
+    merged = merge(merged, {key: value for key, value in of_data.items() if key != "description"})
+    parts = [of_method]
+    if mode != "common":
+        modes = of_method.get("modes", {})
+        if mode not in modes:
+            raise unknown("mode", mode, ["common", *modes])
+        parts.append(modes[mode])
+    if variant:
+        parts.append(of_method["variants"][variant])
+    for part in parts:
+        merged = merge(merged, {key: part[key] for key in ("method", "stages", "loader", "data") if key in part})
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top, dictionaries merged key by key, everything else replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        merged[key] = merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Exact nearest neighbours: FAISS proposes in float32, float64 decides, and a bound proves that nothing was missed.
+
+The gallery is read in blocks, so that it may be a memory map, and centred, so that a common offset does not eat up the
+digits of float32. FAISS gives each query a few more candidates than asked. Their distances are computed again, exactly,
+and a worst-case bound on the float32 error tells whether an image that FAISS left out could belong to the first ``k``.
+Where it could (ties, near-ties, collapsed embeddings) that query is searched again in float64. So the result is the
+order of exact distances, whatever the blocks, shards, threads or library.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fm_bench.errors import UserError
+from fm_bench.retrieval import scan
+from fm_bench.retrieval.distances import F32, F64, I64, Duplicates, blocks, check_embeddings, duplicates, exact, slack
+from fm_bench.retrieval.ordering import Ranking, TieOrder, first_k
+
+try:
+    import faiss
+except ImportError:  # a machine without FAISS gets the same results from torch
+    faiss = None
+
+_MARGIN = 16  # candidates beyond k: enough that the bound nearly always decides, at no measurable cost
+_QUERIES = 1 << 14  # queries searched at a time
+
+
+class ExactIndex:
+    """A gallery to search.
+
+    Args:
+        gallery: ``(N, D)`` float32, in memory or memory-mapped; never copied as a whole.
+        keys: ``(N,)`` integers that name the images, all different; equal distances are ordered by a shuffle of these,
+            so that the gallery's order does not matter. Default: the positions.
+        seed: of that shuffle.
+        block_bytes: how much of the gallery is worked on at a time.
+
+    Raises:
+        UserError: if the gallery is not a finite two-dimensional array of floats.
+    """
+
+    def __init__(
+        self,
+        gallery: NDArray[np.floating[Any]],
+        *,
+        keys: NDArray[np.integer[Any]] | None = None,
+        seed: int = 0,
+        block_bytes: int = 64 << 20,
+    ) -> None:
+        self.block_rows = max(1, block_bytes // (4 * max(1, gallery.shape[-1])))
+        self.gallery = check_embeddings(gallery, "gallery", min(self.block_rows, 1 << 14))
+        if keys is not None and keys.shape != (len(gallery),):
+            raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
+        self.keys = np.arange(len(gallery)) if keys is None else keys
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    @property
+    def dim(self) -> int:
+        """``D``."""
+        return self.gallery.shape[1]
+
+    @cached_property
+    def centre(self) -> F32:
+        """Roughly the mean vector. Any point is as correct; one amid the data keeps the digits of float32."""
+        sample = self.gallery[:: max(1, len(self) // 1024)]
+        return sample.mean(axis=0, dtype=np.float64).astype(np.float32) if len(self) else np.zeros(self.dim, np.float32)
+
+    @cached_property
+    def duplicates(self) -> Duplicates:
+        """Rows grouped by equal vectors, found out only when many ties ask for it."""
+        return duplicates(self.gallery, self.ties(np.arange(1)).gallery, min(self.block_rows, 1 << 14))
+
+    def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
+        """The order of equal distances for these queries."""
+        return TieOrder(self.keys, query_keys, self.seed)
+
+    def search(
+        self,
+        queries: NDArray[np.floating[Any]],
+        k: int,
+        *,
+        exclude: NDArray[np.int64] | None = None,
+        query_keys: NDArray[np.integer[Any]] | None = None,
+    ) -> Ranking:
+        """The ``k`` nearest images of each query.
+
+        Args:
+            queries: ``(R, D)``.
+            k: at least 1; the ranking has exactly ``k`` columns, padded with −1 where the gallery is shorter.
+            exclude: ``(R,)`` gallery position that the query must not find, or −1; it takes no rank.
+            query_keys: ``(R,)`` integers that name the queries in the order of ties. Default: positions.
+        """
+        queries = self.check_queries(queries)
+        exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
+        keys = np.arange(len(queries)) if query_keys is None else query_keys
+        parts = [self._search(queries[p], k, exclude[p], self.ties(keys[p])) for p in blocks(len(queries), _QUERIES)]
+        if not parts:
+            return Ranking(np.empty((0, k), np.int64), np.empty((0, k)), np.empty(0, bool))
+        return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def check_queries(self, queries: NDArray[np.floating[Any]]) -> F32:
+        """The queries as float32. Raises UserError if they are not finite or not of the gallery's dimension."""
+        queries = np.ascontiguousarray(check_embeddings(queries, "query"))
+        if queries.shape[1] != self.dim:
+            raise UserError(f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}.")
+        return queries
+
+    def centred(self, queries: F32) -> tuple[F32, F64]:
+        """Queries relative to the centre, and their norms."""
+        centred = queries - self.centre
+        return centred, np.sqrt(np.einsum("rd,rd->r", centred, centred, dtype=np.float64))
+
+    def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+        wanted = min(k, len(self))
+        centred, norms = self.centred(queries)
+        ids, bound = self._candidates(centred, min(len(self), wanted + max(_MARGIN, wanted // 8)))
+        rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+        distances = exact(queries, self.gallery, rows.ravel(), ids.ravel()).reshape(ids.shape)
+        distances[ids == exclude[:, None]] = np.inf
+        ranking = first_k(ids, distances, ties(rows, ids), wanted)
+        if ids.shape[1] < len(self):
+            last = ranking.distances[:, -1]
+            proven = last + slack(norms, last, self.dim, 24) < bound  # False for NaN and overflow as well
+            if not proven.all():
+                open_rows = np.flatnonzero(~proven)
+                ranking = scan.replace_rows(self, ranking, open_rows, queries, exclude, ties)
+        return _pad(ranking, k)
+
+    def _candidates(self, centred: F32, count: int) -> tuple[I64, NDArray[np.float32]]:
+        """``(R, count)`` gallery positions, and ``(R,)`` the computed distance from which on images were left out."""
+        ids = np.empty((len(centred), 0), np.int64)
+        distances = np.empty((len(centred), 0), np.float32)
+        for part in blocks(len(self), self.block_rows):
+            near, where = _knn(centred, self.gallery[part] - self.centre, min(count, part.stop - part.start))
+            ids, distances = np.hstack((ids, where + part.start)), np.hstack((distances, near))
+            if ids.shape[1] > count:
+                keep = np.argpartition(distances, count - 1, axis=1)[:, :count]
+                ids, distances = np.take_along_axis(ids, keep, axis=1), np.take_along_axis(distances, keep, axis=1)
+        return ids, distances.max(axis=1, initial=0)
+
+
+def _pad(ranking: Ranking, k: int) -> Ranking:
+    """Excluded images and columns past the gallery's end become −1 at distance inf."""
+    ids, distances, tied = ranking
+    ids[~np.isfinite(distances)] = -1
+    if (short := k - ids.shape[1]) > 0:
+        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=-1)
+        distances = np.pad(distances, ((0, 0), (0, short)), constant_values=np.inf)
+        tied = np.zeros(len(ids), bool)
+    return Ranking(ids, distances, tied)
+
+
+def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:
+    """Computed distances and positions of the ``k`` nearest rows, in any order."""
+    if faiss is None:
+        return _torch_knn(queries, gallery, k)
+    distances, ids = faiss.knn(queries, gallery, k)
+    lost = ids < 0  # FAISS gives −1 where distances overflowed; a bound of inf would prove too much
+    if lost.any():
+        ids[lost] = 0
+        distances[lost.any(axis=1)] = np.nan
+    return distances, ids
+
+
+def _torch_knn(queries: F32, gallery: F32, k: int, block: int = 1 << 22) -> tuple[F32, I64]:
+    """As ``_knn``, with torch alone."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # the error bound is that of true float32
+    try:
+        rows, norms = torch.from_numpy(gallery), torch.from_numpy(np.einsum("nd,nd->n", gallery, gallery))
+        parts = []
+        for part in blocks(len(queries), max(1, block // len(gallery))):
+            query = torch.from_numpy(queries[part])
+            squared = query.square().sum(1, keepdim=True) + norms - 2 * query @ rows.T
+            parts.append(torch.topk(squared, k, dim=1, largest=False, sorted=False))
+        return torch.cat([p.values for p in parts]).numpy(), torch.cat([p.indices for p in parts]).numpy()
+    finally:
+        torch.set_float32_matmul_precision(precision)

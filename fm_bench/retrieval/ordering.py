@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The one order in which gallery images are ranked: by exact distance, equal distances by a seeded shuffle.
+
+Libraries break ties by position, which leaks the order of the files: a collapsed embedding would be scored by what
+happens to come first. Here every image has a pseudo-random 64-bit number that follows its *key* (not its position), and
+every query reads the circle of these numbers from a starting point of its own. Among equal distances each image is thus
+equally likely to come first, independently of the gallery's order, and a collapsed embedding scores at chance.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+
+
+class Ranking(NamedTuple):
+    """The first ``k`` gallery images of each of ``R`` queries, nearest first."""
+
+    ids: NDArray[np.int64]
+    """``(R, k)`` gallery positions; −1 past the end of a shard that is shorter than ``k``."""
+    distances: NDArray[np.float64]
+    """``(R, k)`` squared Euclidean distances, computed in float64 from the float32 vectors; inf where ``ids`` is −1."""
+    tied: NDArray[np.bool_]
+    """``(R,)`` whether images ``k`` and ``k + 1`` are equally far, so that the shuffle decided who is in."""
+
+
+def shuffle(keys: NDArray[np.integer[Any]], seed: int) -> U64:
+    """A pseudo-random 64-bit number for each key, different for different keys (splitmix64 is a bijection)."""
+    with np.errstate(over="ignore"):
+        start = _mix(np.array([seed % 2**64], np.uint64))
+        return _mix(np.asarray(keys).astype(np.int64).view(np.uint64) ^ start)
+
+
+def _mix(x: U64) -> U64:
+    # Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014.
+    z = x + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+class TieOrder:
+    """Where each query meets each image on the circle; smaller comes first among equal distances.
+
+    Args:
+        gallery_keys: ``(N,)`` integers that name the images, all different; they decide ties in place of positions.
+        query_keys: ``(R,)`` integers that name the queries.
+        seed: another seed, another shuffle.
+    """
+
+    def __init__(self, gallery_keys: NDArray[np.integer[Any]], query_keys: NDArray[np.integer[Any]], seed: int) -> None:
+        self.gallery = shuffle(gallery_keys, seed)
+        self.query = shuffle(query_keys, seed + 1)
+
+    def __call__(self, query: NDArray[np.int64], gallery: NDArray[np.int64]) -> U64:
+        """Tie numbers of (query position, gallery position) pairs, which are broadcast against each other."""
+        return self.gallery[gallery] + self.query[query]  # wraps around: that is the circle
+
+
+def first_k(ids: NDArray[np.int64], distances: NDArray[np.float64], ties: U64, k: int) -> Ranking:
+    """The ``k`` first of ``(R, n)`` candidates in the order of this module, ``n >= k``.
+
+    ``tied`` is about the given candidates only; candidates at distance inf never tie.
+    """
+    order = np.argsort(distances, axis=1, kind="stable")
+    near = np.take_along_axis(distances, order, axis=1)
+    equal = np.flatnonzero(((near[:, 1:] == near[:, :-1]) & np.isfinite(near[:, 1:])).any(axis=1))
+    order[equal] = np.lexsort((ties[equal], distances[equal]), axis=1)
+    tied = near[:, k - 1] == near[:, k] if near.shape[1] > k else np.zeros(len(ids), bool)
+    near = near[:, :k].copy()
+    return Ranking(np.take_along_axis(ids, order[:, :k], axis=1), near, tied & np.isfinite(near[:, -1]))
+
+
+def merge(
+    rankings: Sequence[Ranking],
+    *,
+    gallery_size: int | None = None,
+    keys: NDArray[np.integer[Any]] | None = None,
+    query_keys: NDArray[np.integer[Any]] | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """The ranking of a whole gallery from the rankings of its shards, bit for bit what one search gives.
+
+    Args:
+        rankings: one per shard, as ``search(…, shard_start=…)`` gives them: same ``k``, positions in the whole gallery.
+        gallery_size: rows of the whole gallery; only needed without ``keys``. Default: the largest position seen, plus 1.
+        keys, query_keys, seed: as they were given to ``search``.
+
+    Raises:
+        ValueError: if the shards have different numbers of queries or ``k``.
+    """
+    shapes = {ranking.ids.shape for ranking in rankings}
+    if len(shapes) != 1:
+        raise ValueError(f"shards must have the same queries and k, but have shapes {sorted(shapes)}")
+    ((rows, k),) = shapes
+    ids = np.concatenate([ranking.ids for ranking in rankings], axis=1)
+    distances = np.concatenate([ranking.distances for ranking in rankings], axis=1)
+    if keys is None:
+        keys = np.arange(gallery_size or int(ids.max(initial=0)) + 1)
+    order = TieOrder(keys, np.arange(rows) if query_keys is None else query_keys, seed)
+    merged = first_k(ids, distances, order(np.arange(rows)[:, None], np.maximum(ids, 0)), k)
+    # An image that a shard left out can only be tied with the last of the merged list if it was tied with its shard's.
+    last = merged.distances[:, -1]
+    tied = merged.tied.copy()
+    for ranking in rankings:
+        tied |= ranking.tied & (ranking.distances[:, -1] == last)
+    return merged._replace(tied=tied)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""Walks over the whole gallery for what a list of nearest neighbours cannot tell.
+
+* ``replace_rows`` ranks, in float64, the queries for which float32 could not prove its list: ties and near-ties.
+* ``count_before`` counts how many images come before a given one, which is that image's rank, however deep it lies.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, slack
+from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
+
+if TYPE_CHECKING:
+    from fm_bench.retrieval.index import ExactIndex
+
+_QUERIES = 1024  # queries and gallery rows of one block: 16 MB of float32 products
+_ROWS = 4096
+_PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
+
+
+def replace_rows(
+    index: "ExactIndex", ranking: Ranking, rows: I64, queries: F32, exclude: I64, ties: TieOrder
+) -> Ranking:
+    """``ranking`` with the given rows searched again, in float64 and over all different gallery vectors.
+
+    The distance of a row's ``k``-th image bounds what can come before it: FAISS's candidates are real images, so the
+    true ``k``-th is at most as far.
+    """
+    ids, distances, tied = (column.copy() for column in ranking)
+    for part in blocks(len(rows), _QUERIES):
+        found = _Nearest(index, queries, rows[part], exclude, ties, distances[rows[part]])
+        ids[rows[part]], distances[rows[part]], tied[rows[part]] = found.ranking()
+    return Ranking(ids, distances, tied)
+
+
+class _Nearest:
+    """The nearest images of a block of queries, gathered over blocks of gallery vectors."""
+
+    def __init__(
+        self, index: "ExactIndex", queries: F32, rows: I64, exclude: I64, ties: TieOrder, known: F64
+    ) -> None:
+        self.index, self.queries, self.rows, self.exclude, self.ties = index, queries, rows, exclude, ties
+        self.k = known.shape[1]
+        self.limit = known[:, -1]  # (r,) nothing farther can be among the first k
+        self.row, self.id = np.empty(0, np.int64), np.empty(0, np.int64)
+        self.distance = np.empty(0)
+
+    def ranking(self) -> Ranking:
+        index = self.index
+        groups = index.duplicates
+        centre = index.centre.astype(np.float64)
+        centred = self.queries[self.rows].astype(np.float64) - centre
+        squares = np.einsum("rd,rd->r", centred, centred)
+        norms = np.sqrt(squares)
+        for part in blocks(len(groups.first), max(1, min(_ROWS, index.block_rows // 4))):
+            vectors = index.gallery[groups.first[part]].astype(np.float64) - centre
+            computed = squares[:, None] + np.einsum("nd,nd->n", vectors, vectors) - 2 * centred @ vectors.T
+            reach = self.limit + slack(norms, self.limit, index.dim, 53)
+            with np.errstate(invalid="ignore"):
+                row, group = np.nonzero(~(computed > reach[:, None]))  # so that NaN, from overflow, is looked at
+            self._add(row, group + part.start)
+        self._shorten()
+        return self._table()
+
+    def _add(self, row: I64, group: I64) -> None:
+        groups = self.index.duplicates
+        distance = exact(self.queries, self.index.gallery, self.rows[row], groups.first[group])
+        near = distance <= self.limit[row]
+        pair, id_ = self._members(row[near], group[near])
+        distance, row = distance[near][pair], row[near][pair]
+        keep = id_ != self.exclude[self.rows[row]]
+        self.row, self.id = np.append(self.row, row[keep]), np.append(self.id, id_[keep])
+        self.distance = np.append(self.distance, distance[keep])
+        if len(self.row) > 4 * (self.k + 1) * len(self.rows) + _PAIRS:
+            self._shorten()
+
+    def _members(self, row: I64, group: I64) -> tuple[I64, I64]:
+        """Images of each (query, group) pair as (pair, image): all, or the first k + 2 in the query's order of ties."""
+        groups, window = self.index.duplicates, self.k + 2  # one more for the excluded, one to see a tie across rank k
+        sizes = groups.sizes[group]
+        first = np.zeros(len(row), np.int64)
+        for large in np.unique(group[sizes > window]):
+            pairs = np.flatnonzero(group == large)
+            members = groups.members[groups.start[large] : groups.start[large + 1]]
+            numbers = self.ties.gallery[members]
+            # The smallest number + offset on the circle belongs to the first number that wraps around past zero.
+            first[pairs] = np.searchsorted(numbers, np.uint64(0) - self.ties.query[self.rows[row[pairs]]])
+        taken = np.minimum(sizes, window)
+        pair = np.repeat(np.arange(len(row)), taken)
+        step = np.arange(len(pair)) - np.repeat(np.cumsum(taken) - taken, taken)
+        return pair, groups.members[groups.start[group[pair]] + (first[pair] + step) % sizes[pair]]
+
+    def _shorten(self) -> None:
+        """Keeps k + 1 images of each query."""
+        order = np.lexsort((self.ties(self.rows[self.row], self.id), self.distance, self.row))
+        row = self.row[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        order = order[rank <= self.k]
+        self.row, self.id, self.distance = self.row[order], self.id[order], self.distance[order]
+        rank = rank[rank <= self.k]
+        last = rank == self.k - 1
+        self.limit[self.row[last]] = np.minimum(self.limit[self.row[last]], self.distance[last])
+
+    def _table(self) -> Ranking:
+        rank = np.arange(len(self.row)) - np.searchsorted(self.row, self.row)
+        ids = np.zeros((len(self.rows), self.k + 1), np.int64)
+        distances = np.full(ids.shape, np.inf)
+        ids[self.row, rank], distances[self.row, rank] = self.id, self.distance
+        return first_k(ids, distances, self.ties(self.rows[:, None], ids), self.k)
+
+
+def count_before(
+    index: "ExactIndex", queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
+) -> I64:
+    """How many images come before the place ``(distance, tie number)`` in each query's ranking.
+
+    Args:
+        index: the gallery.
+        queries: ``(R, D)``.
+        distances: ``(R,)`` exact squared distances.
+        numbers: ``(R,)`` tie numbers.
+        ties: the order of ties of these queries.
+        exclude: ``(R,)`` gallery position that is not counted, or −1.
+        limit: a count that has passed this is not continued: it means "more than ``limit``".
+
+    Returns:
+        ``(R,)`` counts, exact up to ``limit``.
+    """
+    everyone = np.arange(len(queries))
+    out = np.flatnonzero(exclude >= 0)
+    count = np.zeros(len(queries), np.int64)
+    count[out] -= _before(index, queries, out, exclude[out], distances, numbers, ties)
+    centred, norms = index.centred(queries)
+    half = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
+    error = slack(norms, distances, index.dim + 1, 24)
+    with np.errstate(over="ignore"):
+        surely, possibly = (half + error).astype(np.float32), (half - error).astype(np.float32)
+    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
+    for part in blocks(len(index), min(_ROWS, index.block_rows)):
+        vectors = index.gallery[part] - index.centre
+        block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
+        active = everyone[count <= limit]
+        for some in blocks(len(active), _QUERIES):
+            rows = active[some]
+            products = augmented[rows] @ block.T
+            above = _count_rows(products > surely[rows, None])
+            unsure = np.flatnonzero(_count_rows(~(products < possibly[rows, None])) != above)
+            count[rows] += above
+            if len(unsure):
+                window = products[unsure]
+                sub = rows[unsure]
+                i, j = np.nonzero(~(window > surely[sub, None]) & ~(window < possibly[sub, None]))
+                closer = _before(index, queries, sub[i], j + part.start, distances, numbers, ties)
+                count[sub] += np.bincount(i[closer], minlength=len(sub))
+    return count
+
+
+def _before(
+    index: "ExactIndex", queries: F32, rows: I64, ids: I64, distances: F64, numbers: U64, ties: TieOrder
+) -> NDArray[np.bool_]:
+    """Whether image ``ids[i]`` comes before the place of query ``rows[i]``."""
+    if len(rows) > _PAIRS:
+        group = index.duplicates.group[ids]
+        pair, inverse = np.unique(rows * len(index) + group, return_inverse=True)
+        row, group = np.divmod(pair, len(index))
+        distance = exact(queries, index.gallery, row, index.duplicates.first[group])[inverse]
+    else:
+        distance = exact(queries, index.gallery, rows, ids)
+    equal = distance == distances[rows]
+    return (distance < distances[rows]) | (equal & (ties(rows, ids) < numbers[rows]))
+
+
+def _count_rows(mask: NDArray[np.bool_]) -> I64:
+    """Ones in each row; eight at a time, since NumPy sums booleans one by one."""
+    whole = mask.shape[1] // 8 * 8
+    packed = np.bitwise_count(np.ascontiguousarray(mask[:, :whole]).view(np.uint64))
+    return packed.sum(axis=1, dtype=np.int64) + mask[:, whole:].sum(axis=1)

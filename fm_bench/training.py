@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""One stage, one ``Trainer.fit``: resumed where it stopped, skipped where it is done, shared where it is the same."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from fm_bench.data.batches import TripletBatch
+from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.errors import UserError
+from fm_bench.evaluation.validation import RetrievalValidation
+from fm_bench.files import cache_dir, digest, replacing, write_json
+from fm_bench.methods import Method, Stage
+from fm_bench.recipe import StageBudget
+
+LOGGERS = ("csv", "tensorboard", "wandb", "none")
+# Trainer settings that change what is printed or where it is kept, but no trained weight
+_NOT_NUMERIC = {"logger", "default_root_dir", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "profiler"}
+FINAL = "final.pt"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a finished stage reports: wall-clock seconds, epochs, images seen, best validation score if it has one."""
+
+    fingerprint: str
+    seconds: float
+    epochs: int
+    images: int
+    best: float | None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Trains the stages of one run.
+
+    Args:
+        out: the run's folder.
+        seed: of the run.
+        budget: training images of the whole run; a triplet counts as three.
+        budgets: per stage, which share of it and in how many epochs.
+        trainer: keyword arguments for every ``Trainer``; they win over the stage's own.
+        logger: one of ``LOGGERS``.
+        key: everything else that can change a trained weight (data, loader, code), as plain values.
+        say: prints a line for the user.
+    """
+
+    out: Path
+    seed: int
+    budget: int
+    budgets: Mapping[str, StageBudget]
+    trainer: Mapping[str, Any]
+    logger: str
+    key: Mapping[str, Any]
+    say: Callable[[str], None]
+
+    def run(self, method: Method, datamodule: FashionDataModule) -> dict[str, StageResult]:
+        """Trains every stage of ``method`` in order; at the end it holds the trained weights."""
+        results: dict[str, StageResult] = {}
+        before = ""
+        for stage in method.stages:
+            results[stage.name] = self._stage(method, datamodule, stage, before)
+            before = results[stage.name].fingerprint
+        return results
+
+    def _stage(self, method: Method, datamodule: FashionDataModule, stage: Stage, before: str) -> StageResult:
+        budget = self.budgets.get(stage.name, StageBudget())
+        fingerprint = self._fingerprint(method, stage, budget, before)
+        folder = self.out / "stages" / stage.name
+        cached = cache_dir() / "stages" / fingerprint[:32]
+        if stage.shared and not (folder / DONE).exists() and (cached / DONE).exists():
+            _copy_result(cached, folder, reused=True)
+        if (folder / DONE).exists():
+            result = StageResult(**json.loads((folder / DONE).read_text()))
+            if result.fingerprint != fingerprint:
+                raise UserError(f"{folder} holds this stage trained with other settings: give another --out or remove it.")
+            method.load_state_dict(torch.load(folder / FINAL, map_location="cpu", weights_only=True), strict=False)
+            self.say(f"stage {stage.name}: trained {'by an equal run' if result.reused else 'before'} in {result.seconds:.0f} s")
+            return result
+        result = self._fit(method, datamodule, stage, budget, folder, fingerprint)
+        if stage.shared and _rank_zero():
+            _copy_result(folder, cached)
+        return result
+
+    def _fingerprint(self, method: Method, stage: Stage, budget: StageBudget, before: str) -> str:
+        """Digest of everything that can change what the stage leaves behind, the stage before it included."""
+        numerics = {name: str(value) for name, value in self.trainer.items() if name not in _NOT_NUMERIC}
+        return digest(
+            method.stage_config(stage), stage.name, stage.monitor, before, self.seed, self.budget, asdict(budget), numerics, dict(self.key)
+        )
+
+    def _fit(
+        self, method: Method, datamodule: FashionDataModule, stage: Stage, budget: StageBudget, folder: Path, fingerprint: str
+    ) -> StageResult:
+        seed = int(digest(self.seed, stage.name)[:12], 16)
+        method.begin(stage, seed)
+        epochs, images = self._plan(method, datamodule, stage, budget)
+        timer = Timer(interval="epoch")
+        trainer = L.Trainer(**self._trainer_arguments(stage, folder, epochs, timer))
+        resume = folder / LAST if (folder / LAST).exists() else None
+        self.say(f"stage {stage.name}: {trainer.max_epochs} epochs of {images:,} images" + (", resumed" if resume else ""))
+        try:
+            trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        finally:
+            for logger in trainer.loggers:
+                logger.finalize("success" if trainer.state.finished else "failed")
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        best = _load_best(method, folder) if stage.monitor else None
+        result = StageResult(fingerprint, timer.time_elapsed("train"), trainer.current_epoch, trainer.current_epoch * images, best)
+        if trainer.is_global_zero:
+            with replacing(folder / FINAL) as temporary:
+                torch.save({name: value.detach().cpu() for name, value in method.stage_state(stage).items()}, temporary)
+            write_json(folder / DONE, asdict(result))
+            for name in (LAST, BEST):
+                (folder / name).unlink(missing_ok=True)
+        trainer.strategy.barrier(f"stage-{stage.name}")
+        score = "" if best is None else f", best {stage.monitor} {best:.3f}"
+        self.say(f"stage {stage.name}: {result.epochs} epochs in {result.seconds:.0f} s{score}")
+        return result
+
+    def _plan(self, method: Method, datamodule: FashionDataModule, stage: Stage, budget: StageBudget) -> tuple[int, int]:
+        """Tells the DataModule what the stage learns from; returns its epochs and the images of each."""
+        datamodule.setup("fit")
+        images = budget.share * self.budget
+        if stage.batches is TripletBatch:
+            epochs = budget.epochs or 1
+            triplets = max(1, round(images / (3 * epochs)))
+            datamodule.use(stage.batches, triplets=triplets)
+            return epochs, 3 * triplets
+        rows = method.stage_rows(stage, datamodule.train_labels)
+        datamodule.use(stage.batches, rows=rows)
+        size = len(datamodule.train_labels) if rows is None else len(rows)
+        return budget.epochs or max(1, round(images / size)), size
+
+    def _trainer_arguments(self, stage: Stage, folder: Path, epochs: int, timer: Timer) -> dict[str, Any]:
+        """The stage's own settings under the user's: what the user gave wins."""
+        given = {name: value for name, value in self.trainer.items() if value is not None}
+        callbacks: list[Callback] = [FiniteLoss(), timer]
+        if given.get("enable_progress_bar", True) and not given.get("barebones"):
+            callbacks.append(RichProgressBar(leave=False))
+        if stage.monitor:
+            callbacks.append(RetrievalValidation())
+            callbacks.append(_checkpoint(folder, BEST, stage.monitor))
+        callbacks.append(_checkpoint(folder, LAST, None))  # after the best, so that a kill between the two repeats the epoch
+        callbacks += given.pop("callbacks", [])
+        own = {
+            "max_epochs": epochs,
+            "logger": self._logger(stage),
+            "num_sanity_val_steps": 0,
+            "limit_val_batches": None if stage.monitor else 0,
+            "use_distributed_sampler": False,  # our loaders deal whole batches out, so that results do not depend on the count
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+            "default_root_dir": folder,
+        }
+        return own | given | {"callbacks": callbacks}
+
+    def _logger(self, stage: Stage) -> Logger | bool:
+        if self.logger == "csv":
+            return CSVLogger(self.out / "logs", name=None, version=stage.name)
+        if self.logger == "tensorboard":
+            return TensorBoardLogger(self.out / "logs", name=None, version=stage.name)
+        if self.logger == "wandb":
+            return WandbLogger(project="fm-bench", name=f"{self.out.name}-{stage.name}", save_dir=self.out)
+        return False
+
+
+class FiniteLoss(Callback):
+    """Stops the run with one sentence as soon as the loss is no longer a number."""
+
+    def __init__(self, every: int = 20) -> None:
+        self.every = every  # reading the loss waits for the GPU, so not after each step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Looks at the loss of every ``every``-th step and of the last one of an epoch."""
+        last = batch_idx + 1 == trainer.num_training_batches
+        if (batch_idx % self.every == 0 or last) and not torch.isfinite(outputs["loss"]).item():
+            raise UserError(
+                f"the training loss became {outputs['loss'].item()} in epoch {trainer.current_epoch}: lower the learning rate "
+                f"(the checkpoint of the last whole epoch is kept in {trainer.default_root_dir})."
+            )
+
+
+def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint:
+    """Keeps one file ``name``: the best by ``monitor``, or the newest."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(name).stem,
+        monitor=monitor,
+        mode="max",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+
+
+def _load_best(method: Method, folder: Path) -> float | None:
+    """Puts the best checkpoint's weights into the method; returns the score it was chosen by."""
+    if not (folder / BEST).exists():  # validation was switched off by the user: the last epoch stays
+        return None
+    checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+    method.load_state_dict(checkpoint["state_dict"])
+    scores: list[Tensor] = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
+    return float(scores[0])
+
+
+def _copy_result(source: Path, target: Path, *, reused: bool = False) -> None:
+    """Copies weights first and the done-marker last, each whole or not at all."""
+    result = StageResult(**json.loads((source / DONE).read_text()))
+    with replacing(target / FINAL) as temporary:
+        shutil.copyfile(source / FINAL, temporary)
+    write_json(target / DONE, asdict(replace(result, reused=reused)))
+
+
+def _rank_zero() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
