@@ -38,7 +38,9 @@ class AttributeSchema:
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.values):
-            raise UserError(f"{len(self.names)} attribute names came with {len(self.values)} lists of values: give one list each.")
+            raise UserError(
+                f"{len(self.names)} attribute names came with {len(self.values)} lists of values: give one list each."
+            )
         if len(set(self.names)) != len(self.names):
             raise UserError(f"an attribute name is given twice in {list(self.names)}: name each attribute once.")
         for name, values in zip(self.names, self.values, strict=True):
@@ -70,7 +72,7 @@ class AttributeSchema:
     @cached_property
     def digest(self) -> str:
         """Changes with any name or order."""
-        return digest(self.to_dict())
+        return digest(list(self.to_dict().items()))  # pairs, since the digest of a mapping forgets its order
 
     def to_dict(self) -> dict[str, list[str]]:
         """Plain ``{attribute: [value, …]}``, in order."""
@@ -89,7 +91,7 @@ class AttributeSchema:
 
     def value(self, attribute: str | int, name: str) -> int:
         """Position of a value within its attribute. Raises UserError with the nearest names if there is none."""
-        m = attribute if isinstance(attribute, int) else self.attribute(attribute)
+        m = self.attribute(attribute) if isinstance(attribute, str) else attribute
         if name not in self.values[m]:
             raise unknown(f"value of {self.names[m]!r}", name, self.values[m])
         return self.values[m].index(name)
@@ -106,11 +108,17 @@ class AttributeSchema:
 
         Args:
             changes: wanted ``(attribute, value)`` pairs, by name or position.
+
+        Raises:
+            UserError: if a name is unknown.
+            IndexError: if a position does not exist.
         """
         indicator = torch.zeros(self.num_values)
         for attribute, value in changes:
-            m = attribute if isinstance(attribute, int) else self.attribute(attribute)
-            v = value if isinstance(value, int) else self.value(m, value)
+            m = self.attribute(attribute) if isinstance(attribute, str) else attribute
+            v = self.value(m, value) if isinstance(value, str) else value
+            if not (0 <= m < self.num_attributes and 0 <= v < self.sizes[m]):
+                raise IndexError(f"there is no value {v} of attribute {m}")
             indicator[self.offsets[m] + v] = 1
         return indicator
 
@@ -133,7 +141,9 @@ class AttributeSchema:
             ValueError: if the schema has more label vectors than 64-bit integers.
         """
         if math.prod(size + 1 for size in self.sizes) > np.iinfo(np.int64).max:
-            raise ValueError(f"{self.num_attributes} attributes of sizes {self.sizes} have more than 2^63 label vectors")
+            raise ValueError(
+                f"{self.num_attributes} attributes of sizes {self.sizes} have more than 2^63 label vectors"
+            )
         code = np.zeros(len(labels), dtype=np.int64)
         for m, size in enumerate(self.sizes):
             code *= size + 1

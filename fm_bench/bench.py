@@ -2,44 +2,38 @@
 """One run from end to end: catalogue, requests, training, embedding, search, metrics, record."""
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
 from numpy.typing import NDArray
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from fm_bench import recipe
-from fm_bench.catalog import Dataset
+from fm_bench.catalog import Dataset, Split
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.readers import READERS
-from fm_bench.data.requests import Requests, exclusions, mine
-from fm_bench.environment import code_digest, code_version, hardware, versions
+from fm_bench.data.requests import exclusions
+from fm_bench.embedding import embed_to_store
+from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.protocol import Protocol
-from fm_bench.files import digest, replacing, write_json
+from fm_bench.files import digest, write_json
+from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.retrieval.store import EmbeddingStore
+from fm_bench.results import Facts, Question, make_record, save_model, save_requests
 from fm_bench.training import StageResult, StageRunner
 
-RECORD = "record.json"
 CONFIG = "config.json"
 MODEL = "model.ckpt"
-PER_REQUEST = "requests.npz"
 REQUEST_SEED = 0  # every run of every method and seed is asked the same requests
 
 
@@ -123,34 +117,159 @@ class Bench:
             UserError: on bad input, or if the folder holds another run.
         """
         clock = Clock()
-        say = self._say
         with clock("prepare"):
             dataset = READERS[self.config.data](**self.config.reader).read()
         data_digest = digest(dataset.catalog.digest, dataset.source.digest)
         fingerprint = run_fingerprint(self.config, data_digest)
-        self.out = self.out or default_out(self.config, fingerprint, self.runs)
-        if recorded := _recorded(self.out, fingerprint):
-            say(f"{self.config.label} is recorded already in {self.out / RECORD}")
-            return recorded
-        _claim(self.out, fingerprint, self.config)
-        catalog = dataset.catalog
-        say(f"{self.config.data}: {len(catalog):,} images, {catalog.schema.num_attributes} attributes, {catalog.schema.num_values} values")
-        for note in dataset.notes:
-            say(f"  {note}")
-        datamodule = data_module(self.config, dataset)
+        folder = self.out or default_out(self.config, fingerprint, self.runs)
+        if (folder / record_file.FILE).exists():
+            return _recorded(folder / record_file.FILE, fingerprint, self._say)
+        _claim(folder, fingerprint, self.config)
+        self._introduce(dataset)
+        check_depth(self.config, dataset)
         with clock("prepare"):
+            datamodule = data_module(self.config, dataset)
             datamodule.prepare_data()
+            datamodule.setup("fit")
             method = build_method(self.config, datamodule)
-        stages = self._train(method, datamodule, data_digest)
+        stages = self._train(folder, method, datamodule, data_digest)
         with clock("prepare"):
             datamodule.setup("predict")
-            asked, notes = mine_requests(self.config, datamodule, say)
-        galleries, queries = self._embed(method, datamodule, asked, clock)
-        if not datamodule_is_rank_zero():
+            asked, notes = mine_requests(self.config, datamodule)
+        for note in notes:
+            self._say(note)
+        vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock)
+        if not rank_zero():
             return None
-        reports = self._judge(galleries, queries, datamodule, asked, clock)
-        save_model(method, self.out / MODEL)
-        save_per_request(self.out / PER_REQUEST, reports)
-        record = self._record(fingerprint, data_digest, method, datamodule, asked, reports, stages, clock, [*dataset.notes, *notes])
-        record.save(self.out / RECORD)
+        with clock("search"):
+            reports = judge(vectors, datamodule, asked)
+        save_model(method, folder / MODEL)
+        save_requests(folder, asked, reports)
+        dim = vectors["gallery"].shape[1]
+        facts = Facts(self.config, fingerprint, data_digest, self.command, [*dataset.notes, *notes, *_stage_notes(stages)])
+        record = make_record(facts, method, datamodule, asked, reports, stages, clock.seconds, dim)
+        record_file.save(record, folder / record_file.FILE)
         return record
+
+    def _say(self, line: str) -> None:
+        if rank_zero():
+            self.console.print(line, highlight=False, markup=False)
+
+    def _introduce(self, dataset: Dataset) -> None:
+        catalog = dataset.catalog
+        self._say(
+            f"{self.config.label} on {self.config.data}: {len(catalog):,} images, {catalog.schema.num_attributes} attributes, "
+            f"{catalog.schema.num_values} values"
+        )
+        for note in dataset.notes:
+            self._say(f"  {note}")
+
+    def _train(self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str) -> dict[str, StageResult]:
+        """Every stage, in order, each with the key of what its weights depend on besides the method."""
+        loader = asdict(self.config.loader)
+        loader.pop("num_workers")
+        key = {"data": data_digest, "loader": loader, "image_size": self.config.image_size, "code": code_digest()}
+        config = self.config
+        runner = StageRunner(folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say)
+        return runner.run(method, datamodule)
+
+    def _embed(
+        self, folder: Path, fingerprint: str, method: Method, datamodule: FashionDataModule, asked: dict[str, Question], clock: Clock
+    ) -> dict[str, NDArray[np.float32]]:
+        """Gallery and queries of every protocol, ``{"gallery": (N, D), protocol: (R, D)}``."""
+        vectors: dict[str, NDArray[np.float32]] = {}
+        size = len(datamodule.gallery_rows)
+        with clock("embed_gallery"):
+            place, key = folder / "embeddings" / "gallery", digest(fingerprint, "gallery")
+            vectors["gallery"] = embed_to_store(method, datamodule, datamodule.gallery_dataloader(), size, place, key, self.config.trainer)
+        for name, question in asked.items():
+            with clock("embed_queries"):
+                loader, place = datamodule.query_dataloader(question.requests), folder / "embeddings" / name
+                key = digest(fingerprint, name, question.requests.digest)
+                vectors[name] = embed_to_store(method, datamodule, loader, len(question.requests), place, key, self.config.trainer)
+        return vectors
+
+
+def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
+    """The untrained method; its first weights depend on the seed alone."""
+    L.seed_everything(config.seed, verbose=False)
+    return METHODS[config.method](attributes=datamodule.schema.to_dict(), **config.hyper)
+
+
+def check_depth(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UserError, before any training, if a protocol looks deeper than the gallery is large."""
+    images = len(dataset.catalog.rows(Split.TEST))
+    size = images if config.evaluation.gallery is None else min(images, config.evaluation.gallery)
+    for name in config.evaluation.protocols:
+        depth = load_protocol(name).depth
+        if depth >= size:  # the query's own picture is left out
+            raise UserError(f"protocol {name!r} looks at k = {depth} images, but the gallery has {size}: give a larger test split or gallery.")
+
+
+def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dict[str, Question], list[str]]:
+    """The requests of every protocol, and a sentence for each protocol that the data cannot answer.
+
+    Raises:
+        UserError: if no protocol has a feasible request.
+    """
+    asked, problems = {}, []
+    for name in config.evaluation.protocols:
+        protocol = load_protocol(name)
+        try:
+            requests = datamodule.mine(changes=protocol.changes, limit=config.evaluation.requests, cap=protocol.cap, seed=REQUEST_SEED)
+        except UserError as error:
+            problems.append(f"{name}: {error}")
+        else:
+            asked[name] = Question(protocol, requests)
+    if not asked:
+        raise UserError(problems[0])
+    return asked, problems
+
+
+def judge(vectors: dict[str, NDArray[np.float32]], datamodule: FashionDataModule, asked: dict[str, Question]) -> dict[str, Report]:
+    """Searches and scores every protocol."""
+    reports = {}
+    for name, (protocol, requests) in asked.items():
+        reports[name] = evaluate(
+            vectors["gallery"],
+            vectors[name],
+            protocol=protocol,
+            targets=requests.target,
+            gallery_labels=datamodule.gallery_labels,
+            exclude=exclusions(requests, datamodule.gallery_rows) if protocol.exclude_query else None,
+            changed=requests.attribute,
+            attribute_names=datamodule.schema.names,
+            gallery_keys=datamodule.gallery_rows,
+        )
+    return reports
+
+
+def rank_zero() -> bool:
+    """Whether this is the process that writes."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
+    record = record_file.load(path)
+    if record.fingerprint != fingerprint:
+        raise UserError(f"{path.parent} holds a run with other settings, data or code: give another --out or remove that folder.")
+    say(f"{record.name} is recorded already: {path}")
+    return record
+
+
+def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
+    """Marks ``folder`` as this run's. Raises UserError if it is somebody else's."""
+    path = folder / CONFIG
+    if path.exists():
+        found = json.loads(path.read_text()).get("fingerprint")
+        if found != fingerprint:
+            raise UserError(f"{folder} holds an unfinished run with other settings, data or code: give another --out or remove that folder.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run of fm-bench: give another --out.")
+    elif rank_zero():
+        write_json(path, {"fingerprint": fingerprint, "config": config.to_dict()})
+
+
+def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
+    shared = [name for name, result in stages.items() if result.reused]
+    return [f"stage {name} was trained once and shared by methods with equal settings" for name in shared]

@@ -63,20 +63,28 @@ class Catalog:
         columns = [self.labels, self.item, self.split, self.domain] + ([] if self.box is None else [self.box])
         lengths = {len(self.image), *map(len, columns)}
         if len(lengths) != 1:
-            raise UserError(f"the catalogue's columns have different lengths {sorted(lengths)}: give one row per image.")
+            raise UserError(
+                f"the catalogue's columns have different lengths {sorted(lengths)}: give one row per image."
+            )
         if self.labels.shape[1:] != (self.schema.num_attributes,):
-            raise UserError(f"labels have shape {self.labels.shape} but there are {self.schema.num_attributes} attributes.")
+            raise UserError(
+                f"labels have shape {self.labels.shape} but there are {self.schema.num_attributes} attributes."
+            )
         for m, name in enumerate(self.schema.names):
             column = self.labels[:, m]
             if len(column) and (column.min() < MISSING or column.max() >= self.schema.sizes[m]):
                 raise UserError(
                     f"attribute {name!r} has labels from {column.min()} to {column.max()}, "
-                    f"but only −1 (missing) to {self.schema.sizes[m] - 1} exist."
+                    f"but only -1 (missing) to {self.schema.sizes[m] - 1} exist."
                 )
         for name, kind, column in (("split", Split, self.split), ("domain", Domain, self.domain)):
             if len(column) and not np.isin(column, list(kind)).all():
-                raise UserError(f"column {name!r} holds {sorted(set(column.tolist()))}, but only {[int(k) for k in kind]} exist.")
-        for column in columns:
+                raise UserError(
+                    f"column {name!r} holds {sorted(set(column.tolist()))}, but only {[int(k) for k in kind]} exist."
+                )
+        if self.box is not None and self.box.shape[1:] != (4,):
+            raise UserError(f"boxes have shape {self.box.shape}: give left, top, right and bottom of every image.")
+        for column in (self.image, *columns):
             column.setflags(write=False)
 
     def __len__(self) -> int:
@@ -85,7 +93,9 @@ class Catalog:
     @cached_property
     def digest(self) -> str:
         """Changes with any label, name, order, item or split."""
-        return digest(self.schema.to_dict(), self.image.tolist(), self.labels, self.item, self.split, self.domain, self.box)
+        return digest(
+            self.schema.digest, self.image.tolist(), self.labels, self.item, self.split, self.domain, self.box
+        )
 
     def rows(self, *splits: Split) -> NDArray[np.int64]:
         """Row numbers of the given splits, ascending."""
@@ -104,7 +114,9 @@ class Catalog:
             columns[f"label:{name}"] = pa.array(self.labels[:, m])
         columns |= {"item": pa.array(self.item), "split": pa.array(self.split), "domain": pa.array(self.domain)}
         if self.box is not None:
-            columns |= {f"box:{side}": pa.array(self.box[:, i]) for i, side in enumerate(("left", "top", "right", "bottom"))}
+            columns |= {
+                f"box:{side}": pa.array(self.box[:, i]) for i, side in enumerate(("left", "top", "right", "bottom"))
+            }
         table = pa.table(columns).replace_schema_metadata({"fm_bench": json.dumps(self.schema.to_dict())})
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
@@ -115,13 +127,21 @@ class Catalog:
         try:
             table = pq.read_table(path, memory_map=True)
             schema = AttributeSchema.from_dict(json.loads(table.schema.metadata[b"fm_bench"]))
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
+            labels = np.stack([table[f"label:{name}"].to_numpy() for name in schema.names], axis=1).astype(np.int16)
+            sides = [f"box:{side}" for side in ("left", "top", "right", "bottom")]
+            box = (
+                np.stack([table[side].to_numpy() for side in sides], axis=1) if sides[0] in table.column_names else None
+            )
+            image = np.asarray(table["image"].to_pylist(), dtype=np.str_)
+            rest = [np.array(table[name].to_numpy()) for name in ("item", "split", "domain")]
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:  # Arrow's own errors are ValueErrors
             raise UserError(f"{path} is not a catalogue of fm_bench ({error}): prepare the data again.") from error
-        labels = np.stack([table[f"label:{name}"].to_numpy() for name in schema.names], axis=1).astype(np.int16)
-        sides = [f"box:{side}" for side in ("left", "top", "right", "bottom")]
-        box = np.stack([table[side].to_numpy() for side in sides], axis=1) if sides[0] in table.column_names else None
-        image = np.asarray(table["image"].to_pylist(), dtype=np.str_)
-        rest = (np.array(table[name].to_numpy()) for name in ("item", "split", "domain"))
         return cls(schema, image, labels, *rest, box)
 
 
@@ -156,4 +176,7 @@ def check_splits(catalog: Catalog, where: str, splits: Iterable[Split] = Split) 
     """Raises UserError if one of ``splits`` has no image; ``where`` names the data in the message."""
     for split in splits:
         if not (catalog.split == split).any():
-            raise UserError(f"{where} has no image in the {split.name.lower()} split: give it images or choose another split column.")
+            raise UserError(
+                f"{where} has no image in the {split.name.lower()} split: "
+                "give it images or choose another split column."
+            )

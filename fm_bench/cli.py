@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fm-bench", description="The benchmark of fashion search with attribute manipulation.")
+    parser = argparse.ArgumentParser("fm-bench", description="The benchmark of fashion search with attribute manipulation.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fm-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -125,7 +125,9 @@ def _leaderboard_commands(commands: Commands) -> None:
 
 
 def _command(commands: Commands, name: str, run: Command, text: str, *, takes_options: bool = False) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
     command.set_defaults(run=run, takes_options=takes_options)
     return command
 
@@ -272,12 +274,16 @@ def _leaderboard_compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def _quieten() -> None:
     """Lightning's hints about accelerators and workers are for people who write loops; our users read a table."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for its version when imported
     os.environ.setdefault("WANDB_SILENT", "true")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).addFilter(_is_serious)  # a filter, since Lightning sets its levels anew when imported
     warnings.filterwarnings("ignore", module=r"lightning\.")
     warnings.filterwarnings("ignore", module=r"torch\.jit")
 

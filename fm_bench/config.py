@@ -129,7 +129,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
 
 def option_parser(method: str, data: str) -> ArgumentParser:
     """Every option that a run of ``method`` on ``data`` understands."""
-    parser = ArgumentParser(prog="fm-bench bench", exit_on_error=False, add_help=False)
+    parser = ArgumentParser(prog="fm-bench bench", exit_on_error=False, add_help=False, allow_abbrev=False)
     parser.add_argument("--budget", type=int, help="training images of the run; a triplet counts as three")
     parser.add_class_arguments(READERS[data], "data", instantiate=False)
     parser.add_class_arguments(METHODS[method], "method", skip={"attributes"}, instantiate=False)
@@ -172,8 +172,14 @@ def _explain(parser: ArgumentParser, message: str) -> UserError:
     first = " ".join(message.split())
     if surplus := re.search(r"[Uu]nrecognized arguments: (\S+)", first):
         return unknown("option", surplus.group(1).split("=")[0], known)
-    if missing := re.search(r'[Kk]ey "([\w.]+)" is required', first):
+    if missing := re.search(r"arguments are required: ([\w.]+)", first):
         return UserError(f"--{missing.group(1)} is not given: add it to the command (with make: ARGS='--{missing.group(1)} …').")
+    if wrong := re.search(r'Parser key "([\w.]+)": (.*)', first):
+        kinds = " or ".join(dict.fromkeys(re.findall(r"Expected an? (?:<class '([\w.]+)'>|[\w ]*)", wrong.group(2)))).strip(" or")
+        found = re.search(r"(?:Given value|value): (\S+)", wrong.group(2)) or re.search(r"'([^']*)'", wrong.group(2))
+        value = f" {found.group(1).rstrip('.')!r}" if found else ""
+        expected = f": give {kinds.replace('NoneType', 'null')}" if kinds else f" ({wrong.group(2).rstrip('.')})"
+        return UserError(f"--{wrong.group(1)} cannot be{value}{expected}.")
     return UserError(f"an option could not be understood: {first.rstrip('.')}.")
 
 

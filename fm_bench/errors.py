@@ -4,6 +4,9 @@
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 20
+"""Names listed in one message; DeepFashion has a thousand values."""
+
 
 class UserError(Exception):
     """What was found, where, and what to do, in one sentence.
@@ -21,6 +24,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         known: every valid name.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
+    folded = {each.casefold(): each for each in known}
+    near = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+    shown = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {shown}."
     return UserError(f"{kind} {name!r} is not known: {hint}")

@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path} could not be written ({reason}): free or choose another place and run again.") from error
+        raise UserError(f"{path} could not be written ({reason}): make room or choose another place.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,8 +4,10 @@
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +28,7 @@ CHUNK = 128
 POOL_WORTH = 6.0
 """Seconds of remaining work for which processes, which take two or three to start, are called for help."""
 
-_JUDGE_AFTER = 0.5
+_JUDGE_AFTER = 1.0  # seconds: the first pictures also pay for imports and cold files
 
 Unreadable = list[tuple[int, str]]
 """Position and what was found there, ascending."""
@@ -72,7 +74,7 @@ def read_all(
 
 
 def _pool_pays(limit: int, elapsed: float, done: int, total: int) -> bool:
-    if limit < 2 or elapsed < _JUDGE_AFTER or multiprocessing.current_process().daemon:
+    if limit < 2 or not done or elapsed < _JUDGE_AFTER or multiprocessing.current_process().daemon:
         return False
     return elapsed / done * (total - done) > POOL_WORTH
 
@@ -103,10 +105,13 @@ def _by_processes(
     # Threads (of torch, OpenCV, the progress bar) are about, and a forked child may wait for them for ever.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload([__name__])  # imported once, not once per process
     pool = ProcessPoolExecutor(min(limit, len(starts)), context, _begin, (fill,))
     unreadable: Unreadable = []
     try:
-        futures = {pool.submit(_chunk, start, names[start : start + CHUNK]): start for start in starts}
+        with _hidden_main(fill.source):
+            futures = {pool.submit(_chunk, start, names[start : start + CHUNK]): start for start in starts}
         for future in as_completed(futures):
             unreadable += future.result()
             advance(min(CHUNK, len(names) - futures[future]))
@@ -117,6 +122,21 @@ def _by_processes(
     finally:
         pool.shutdown(cancel_futures=True)
     return unreadable
+
+
+@contextlib.contextmanager
+def _hidden_main(source: ImageSource) -> Iterator[None]:
+    """Lets processes start without importing the main script, which takes seconds, or runs a script without a guard.
+
+    Not if the source's class is defined there.
+    """
+    main = sys.modules["__main__"]
+    if type(source).__module__ != "__main__":
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _fill: _Filler | None = None

@@ -4,7 +4,7 @@
 import contextlib
 import io
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -60,15 +60,9 @@ class FileSource:
 
 
 def inside(image: str) -> bool:
-    """Whether a path, as written, stays below the folder that it is joined to."""
-    path = PurePosixPath(image.replace("\\", "/"))
-    return (
-        bool(path.parts)
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and not PureWindowsPath(image).drive
-        and "\0" not in image
-    )
+    """Whether a path, as written, stays below the folder that it is joined to, on any system."""
+    parts = image.replace("\\", "/").split("/")
+    return parts[0] != "" and ".." not in parts and "\0" not in image and image[1:2] != ":"
 
 
 def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.catalog import Catalog, Split
 from fm_bench.data.neighbours import counting, neighbours, unique_vectors
+from fm_bench.data.streams import keys
 from fm_bench.errors import UserError
 from fm_bench.files import digest, replacing
 
@@ -35,7 +36,7 @@ FIRST_CHUNK = 1024
 """Query images mined at once, at least; how many more are needed is guessed from the share that had a request."""
 
 PROJECT_FROM = 32
-"""From this many pictures with the same labelled attributes on, finding the distinct gallery vectors pays (measured)."""
+"""From this many pictures with the same labelled attributes on, finding distinct gallery vectors pays (measured)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +78,15 @@ class Requests:
     @cached_property
     def digest(self) -> str:
         """Changes with any request, their order, or the schema."""
-        return digest(self.schema.to_dict(), self.query, self.attribute, self.value, self.target)
+        return digest(self.schema.digest, self.query, self.attribute, self.value, self.target)
 
     def indicator(self, positions: Any) -> Tensor:
         """The manipulation indicators ``(B, C)`` of the requests at ``positions (B,)``: ones at the wanted values."""
         attribute, value = self.attribute[positions], self.value[positions]
-        return indicators(self.schema, attribute, value)
+        wanted = np.full((len(attribute), self.schema.num_attributes), MISSING, dtype=np.int64)
+        row, change = np.nonzero(attribute >= 0)
+        wanted[row, attribute[row, change]] = value[row, change]
+        return self.schema.one_hot(torch.from_numpy(wanted))
 
     def select(self, positions: Any) -> "Requests":
         """The requests at ``positions``, in that order."""
@@ -122,19 +126,6 @@ def join(parts: Sequence[Requests]) -> Requests:
     """The requests of all ``parts`` (at least one, all of the same schema), one part after the other."""
     columns = zip(*((part.query, part.attribute, part.value, part.target) for part in parts), strict=True)
     return Requests(parts[0].schema, *(np.concatenate(column) for column in columns))
-
-
-def indicators(
-    schema: AttributeSchema, attribute: NDArray[np.int16], value: NDArray[np.int16], dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Manipulation indicators ``(B, C)`` from changed attributes and wanted values, each ``(B, n)`` with −1 for none."""
-    asked = attribute >= 0
-    offsets = np.asarray(schema.offsets[:-1])
-    columns = np.where(asked, offsets[attribute] + value, 0)
-    indicator = torch.zeros(len(attribute), schema.num_values, dtype=dtype)
-    row, change = np.nonzero(asked)
-    indicator[torch.from_numpy(row), torch.from_numpy(columns[row, change])] = 1
-    return indicator
 
 
 def mine(
@@ -213,16 +204,13 @@ class _Drawn(NamedTuple):
 class _Miner:
     """Feasible requests against one gallery."""
 
-    def __init__(
-        self, catalog: Catalog, gallery: NDArray[np.int64], changes: int, cap: int | None, seed: int
-    ) -> None:
-        self.catalog, self.changes, self.cap = catalog, changes, cap
+    def __init__(self, catalog: Catalog, gallery: NDArray[np.int64], changes: int, cap: int | None, seed: int) -> None:
+        self.catalog, self.changes, self.cap, self.seed = catalog, changes, cap, seed
         self.inside = np.zeros(len(catalog), dtype=np.bool_)
         self.inside[gallery] = True
         labels, _, self.counts = unique_vectors(catalog.labels[gallery])
         self.columns = np.ascontiguousarray(labels.T)
         self.labelled = self.columns != MISSING
-        self.salt = np.random.default_rng([seed, changes, 1]).integers(2**63, dtype=np.uint64)
 
     def draw(self, pictures: NDArray[np.int64]) -> _Drawn:
         """Up to ``cap`` requests of every picture in ``pictures`` (catalogue rows)."""
@@ -284,9 +272,7 @@ class _Miner:
         The random number of a request is a hash of seed, picture and request, so that no choice depends on how the
         work was divided.
         """
-        key = _mix(self.salt ^ pictures.astype(np.uint64))
-        for column in columns.T:
-            key = _mix(key ^ column.astype(np.uint64))
+        key = keys(self.seed, "requests", pictures, *columns.T)
         order = np.lexsort((*columns.T, key, pictures))
         facts = np.column_stack((pictures, columns))[order]
         new = np.ones(len(order), dtype=np.bool_)
@@ -297,22 +283,12 @@ class _Miner:
         return rank[keep], order[keep]
 
 
-def _mix(word: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A hash of 64-bit words in which every bit depends on all (the finaliser of SplitMix64)."""
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-def _requests(
-    catalog: Catalog, query: NDArray[np.int64], columns: NDArray[np.int64], changes: int
-) -> Requests:
+def _requests(catalog: Catalog, query: NDArray[np.int64], columns: NDArray[np.int64], changes: int) -> Requests:
     offsets = np.asarray(catalog.schema.offsets)
     asked = columns >= 0
     attribute = np.where(asked, np.searchsorted(offsets, columns, side="right") - 1, -1)
     value = np.where(asked, columns - offsets[attribute], -1)
-    target = catalog.labels[query].copy()
+    target = catalog.labels[query].astype(np.int16)
     row = np.arange(len(query))
     for i in range(changes):
         target[row, attribute[:, i]] = value[:, i]

@@ -58,7 +58,7 @@ def validate(dataset: Dataset, *, workers: int | None = None) -> Report:
         pictures are no files) and ``problems``: one sentence for each thing that makes a result doubtful, empty when
         the data are sound.
     """
-    catalog, source = dataset
+    catalog, source = dataset.catalog, dataset.source
     names = catalog.image
     unreadable = read_all(source, names, CHECK_SIZE, workers=workers, label="check of the pictures")
     readable = np.ones(len(catalog), dtype=np.bool_)

@@ -7,12 +7,12 @@ contains 0, *violated* if it lies below.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.compare import Comparison, Run, difference, difference_unpaired
-from fm_bench.leaderboard.rows import Key, Row, tables
+from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pooled, sample
+from fm_bench.leaderboard.rows import Key, Row, Table, tables
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
 SEEDS = 3  # fewer make a verdict provisional: training noise is not in the interval
@@ -146,20 +146,69 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
+class Answers(NamedTuple):
+    """What the rows of one table answered: (row, metric) -> sample, or why there is none."""
+
+    key: Key
+    rows: Mapping[str, Row]
+    samples: Mapping[tuple[str, str], Sample]
+    problems: Mapping[tuple[str, str], str]
+
+
 def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Every claim on every data set, profile and mode for which one of its methods was run, in a fixed order."""
     by_fingerprint = {run.record.fingerprint: run for run in runs}
-    rows: dict[Key, tuple[Row, ...]] = {
-        table.key: table.rows for table in tables(run.record for run in by_fingerprint.values())
-    }
-    verdicts = []
-    for claim in claims:
-        for key in rows:
-            if key.protocol != claim.protocol or not any(row.first.name in (claim.x, claim.y) for row in rows[key]):
-                continue
-            other = key if claim.protocol_y == claim.protocol else _matching(rows, key, claim.protocol_y)
-            verdicts.append(_verdict(claim, key, rows[key], rows[other] if other else (), by_fingerprint))
-    return sorted(verdicts, key=lambda verdict: (verdict.data, verdict.profile, verdict.mode))
+    wanted = {(name, claim.metric) for claim in claims for name in (claim.x, claim.y)}
+    protocols = {protocol for claim in claims for protocol in (claim.protocol, claim.protocol_y)}
+    answers = [
+        _answers(table, by_fingerprint, sorted(wanted))
+        for table in tables(run.record for run in by_fingerprint.values())
+        if table.key.protocol in protocols
+    ]
+    places = list(dict.fromkeys(answer.key[:3] for answer in answers))
+    return [
+        verdict
+        for place in places
+        for claim in claims
+        for verdict in _judge(claim, [answer for answer in answers if answer.key[:3] == place])
+    ]
+
+
+def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[tuple[str, str]]) -> Answers:
+    rows: dict[str, Row] = {}
+    for name in {name for name, _ in wanted}:
+        named = [row for row in table.rows if row.first.name == name]
+        if named:  # of several configurations, the one with most seeds speaks for the method, then the newest
+            rows[name] = max(named, key=lambda row: (len(row.records), row.records[-1].finished))
+    columns, problems = {}, {}
+    for name, metric in wanted:
+        if name in rows:
+            try:
+                seeds = [runs[record.fingerprint] for record in rows[name].records]
+                columns[name, metric] = pooled(seeds, table.key.protocol, metric)
+            except UserError as error:
+                problems[name, metric] = str(error)
+    return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
+
+
+def _judge(claim: Claim, answers: Sequence[Answers]) -> list[Verdict]:
+    """The verdicts of one claim in one place: one for each table that can judge it, else one that says why not."""
+    tested: list[tuple[Key, Verdict]] = []
+    untested: list[Verdict] = []
+    for x in answers:
+        if x.key.protocol == claim.protocol and (claim.x in x.rows or claim.y in x.rows):
+            verdict = _verdict(claim, x, _other(claim, x, answers))
+            if verdict.outcome == "untested":
+                untested.append(verdict)
+            else:
+                tested.append((x.key, verdict))
+    if len(tested) > 1:
+        where = "Requests {}, {} gallery images."
+        return [
+            dataclasses.replace(v, reason=f"{where.format(k.request_digest[:8], k.gallery)} {v.reason}".strip())
+            for k, v in tested
+        ]
+    return [verdict for _, verdict in tested] or untested[:1]
 
 
 def outcome(found: Comparison) -> Outcome:
@@ -167,35 +216,24 @@ def outcome(found: Comparison) -> Outcome:
     return "preserved" if found.low > 0 else "violated" if found.high < 0 else "undecided"
 
 
-def _verdict(claim: Claim, key: Key, xs: Sequence[Row], ys: Sequence[Row], runs: dict[str, Run]) -> Verdict:
-    where = (key.data, key.profile, key.mode)
-    x, y = _choose(xs, claim.x), _choose(ys, claim.y)
-    if x is None or y is None:
-        missing = f"{claim.x} on {claim.protocol}" if x is None else f"{claim.y} on {claim.protocol_y}"
-        return Verdict(claim, *where, "untested", reason=f"{missing} was not run on the same work.")
-    a, b = ([runs[record.fingerprint] for record in row.records] for row in (x, y))
-    try:
-        if claim.protocol == claim.protocol_y:
-            found = difference(a, b, claim.protocol, claim.metric)
-        else:
-            found = difference_unpaired(a, b, (claim.protocol, claim.protocol_y), claim.metric)
-    except UserError as error:
-        return Verdict(claim, *where, "untested", reason=str(error))
-    seeds = len(a), len(b)
+def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
+    place = x.key[:3]
+    for name, answers, protocol in ((claim.x, x, claim.protocol), (claim.y, y, claim.protocol_y)):
+        if answers is None or name not in answers.rows:
+            return Verdict(claim, *place, "untested", reason=f"{name} on {protocol} was not run on the same work.")
+        if (name, claim.metric) in answers.problems:
+            return Verdict(claim, *place, "untested", reason=answers.problems[name, claim.metric])
+    assert y is not None  # noqa: S101 returned above
+    found = contrast(x.samples[claim.x, claim.metric], y.samples[claim.y, claim.metric])
+    seeds = len(x.rows[claim.x].records), len(y.rows[claim.y].records)
     reason = "" if min(seeds) >= SEEDS else f"Provisional: fewer than {SEEDS} seeds."
-    return Verdict(claim, *where, outcome(found), found, seeds, reason)
+    return Verdict(claim, *place, outcome(found), found, seeds, reason)
 
 
-def _choose(rows: Sequence[Row], name: str) -> Row | None:
-    """The row that stands for a method: the one with most seeds, then the newest."""
-    named = [row for row in rows if row.first.name == name]
-    return max(named, key=lambda row: (len(row.records), row.records[-1].finished), default=None)
-
-
-def _matching(rows: dict[Key, tuple[Row, ...]], key: Key, protocol: str) -> Key | None:
-    """The table of another protocol on the same data, profile, mode and gallery."""
-    same = (key.data, key.profile, key.mode, key.data_digest, key.gallery)
-    found = [
-        k for k in rows if k.protocol == protocol and (k.data, k.profile, k.mode, k.data_digest, k.gallery) == same
-    ]
-    return max(found, key=lambda k: sum(len(row.records) for row in rows[k]), default=None)
+def _other(claim: Claim, x: Answers, answers: Sequence[Answers]) -> Answers | None:
+    """Where ``claim.y`` is judged: in the same table, or in that of another protocol on the same data and gallery."""
+    if claim.protocol_y == claim.protocol:
+        return x
+    same = (x.key.data_digest, x.key.gallery)
+    found = [a for a in answers if a.key.protocol == claim.protocol_y and (a.key.data_digest, a.key.gallery) == same]
+    return max(found, key=lambda a: sum(len(row.records) for row in a.rows.values()), default=None)

@@ -8,9 +8,10 @@ request. Two runs that were asked the same requests can then be told apart far m
 import dataclasses
 import math
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +21,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fm_bench.errors import UserError, unknown
-from fm_bench.evaluation.significance import bootstrap_difference
+from fm_bench.evaluation.significance import resampled_means
+from fm_bench.files import digest
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
 from fm_bench.leaderboard.rows import key_of
 
 METRICS = ("accuracy@1", "accuracy@10", "accuracy@20", "ndcg@20", "mrr@1000")
 RESAMPLES = 10_000
+K = TypeVar("K", bound=Hashable)
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)  # of np.load
 
 
 class Comparison(NamedTuple):
     """Mean of X minus mean of Y, with its 95 % bootstrap interval over requests.
 
-    ``wins`` and ``losses`` are the shares of requests on which X is better and worse; NaN-free and 0 where the
-    comparison is not paired.
+    ``wins`` and ``losses`` are the shares of requests on which X is better and worse, 0 where the comparison is
+    not paired.
     """
 
     value: float
@@ -61,10 +65,10 @@ class Run:
             with np.load(self.path, allow_pickle=False) as arrays:
                 if name not in arrays.files:
                     raise unknown(f"the per-request result in {self.path} named", name, arrays.files)
-                values = arrays[name].astype(np.float64)
+                values = np.asarray(arrays[name], dtype=np.float64)
         except FileNotFoundError:
             raise UserError(f"{self.path} is missing: run the benchmark again to compare this run.") from None
-        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise UserError(f"{self.path} could not be read ({error}): run the benchmark again.") from error
         self._check(name, protocol, metric, values)
         return values
@@ -87,13 +91,13 @@ def compare(a: Path, b: Path) -> tuple[Run, Run, dict[str, dict[str, Comparison]
     """The run in folder ``a`` minus the run in folder ``b``: protocol -> metric -> difference.
 
     Raises:
-        UserError: if there is no run, if they have no protocol in common, or as ``difference`` does.
+        UserError: if there is no run, if they have no protocol in common, or as ``differences`` does.
     """
     x, y = load_run(a), load_run(b)
     protocols = [protocol for protocol in x.record.protocols if protocol in y.record.protocols]
     if not protocols:
         raise UserError(f"{a} and {b} have no protocol in common: run one of them on the protocols of the other.")
-    return x, y, {protocol: _differences(x, y, protocol) for protocol in protocols}
+    return x, y, {protocol: differences([x], [y], protocol, METRICS) for protocol in protocols}
 
 
 def print_comparison(compared: tuple[Run, Run, dict[str, dict[str, Comparison]]], console: Console) -> None:
@@ -108,11 +112,6 @@ def print_comparison(compared: tuple[Run, Run, dict[str, dict[str, Comparison]]]
             interval = f"{d.low:+.3f} to {d.high:+.3f}"
             table.add_row(Text(metric), f"{d.value:+.3f}", interval, f"{d.wins:.1%}", f"{d.losses:.1%}")
         console.print(table)
-
-
-def _differences(x: Run, y: Run, protocol: str) -> dict[str, Comparison]:
-    stated = (x.record.metrics[protocol], y.record.metrics[protocol])
-    return {m: difference([x], [y], protocol, m) for m in METRICS if all(m in metrics for metrics in stated)}
 
 
 def load_run(folder: Path) -> Run:
@@ -153,40 +152,56 @@ def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float6
     return np.asarray(np.mean([run.per_request(protocol, metric) for run in runs], axis=0))
 
 
-def difference(x: Sequence[Run], y: Sequence[Run], protocol: str, metric: str) -> Comparison:
+class Sample(NamedTuple):
+    """Per-request results ``values (R,)``, and their ``means (RESAMPLES,)`` over bootstrap resamples of the requests."""
+
+    values: NDArray[np.float64]
+    means: NDArray[np.float64]
+
+
+def sample(columns: Mapping[K, NDArray[np.float64]], request_digest: str) -> dict[K, Sample]:
+    """Resamples the requests once for all ``columns``, so that any two of them can be compared pairwise.
+
+    Args:
+        columns: per-request results, shape (R,) each, of the same requests.
+        request_digest: of these requests; it seeds the draw, so that other requests are drawn independently.
+    """
+    if not columns:
+        return {}
+    seed = int(digest(request_digest)[:8], 16)
+    means = resampled_means(np.stack(list(columns.values()), axis=1), RESAMPLES, seed)
+    return {key: Sample(values, means[:, i]) for i, (key, values) in enumerate(columns.items())}
+
+
+def contrast(x: Sample, y: Sample) -> Comparison:
+    """Mean of ``x`` minus mean of ``y``: paired if both are of one ``sample``, else of independent draws."""
+    value = float(x.values.mean() - y.values.mean())
+    low, high = np.quantile(x.means - y.means, (0.025, 0.975))
+    return Comparison(value, min(float(low), value), max(float(high), value))
+
+
+def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequence[str]) -> dict[str, Comparison]:
     """Mean of ``x`` minus mean of ``y`` on the same requests, with a paired bootstrap over requests.
 
     Args:
         x: runs of one method, one per seed.
         y: runs of the other method.
         protocol: where they are compared, e.g. ``"manipulate-1"``.
-        metric: what is compared, e.g. ``"accuracy@20"``.
+        metrics: what is compared, e.g. ``"accuracy@20"``; what one of the records does not have is left out.
 
     Raises:
         UserError: if the runs were not asked the same requests, or not of the same data, gallery, profile and mode.
     """
     _same(x, y, protocol)
-    a, b = pooled(x, protocol, metric), pooled(y, protocol, metric)
-    value, low, high = bootstrap_difference(a, b, resamples=RESAMPLES, seed=0)
-    return Comparison(value, low, high, float((a > b).mean()), float((a < b).mean()))
-
-
-def difference_unpaired(x: Sequence[Run], y: Sequence[Run], protocols: tuple[str, str], metric: str) -> Comparison:
-    """Mean of ``x`` on the first protocol minus mean of ``y`` on the second, whose requests are not the same.
-
-    Both sides are resampled on their own, so the interval is wider than that of ``difference``.
-    """
-    a, b = pooled(x, protocols[0], metric), pooled(y, protocols[1], metric)
-    differences = _resampled_means(a, 0) - _resampled_means(b, 1)
-    low, high = np.quantile(differences, (0.025, 0.975))
-    return Comparison(float(a.mean() - b.mean()), float(low), float(high))
-
-
-def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Means of bootstrap samples, shape (RESAMPLES,); values that occur often are drawn together."""
-    distinct, counts = np.unique(values, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=RESAMPLES)
-    return np.asarray(drawn @ distinct / len(values))
+    known = [metric for metric in metrics if all(metric in run.record.metrics[protocol] for run in (*x, *y))]
+    columns = {(side, m): pooled(runs, protocol, m) for side, runs in enumerate((x, y)) for m in known}
+    samples = sample(columns, x[0].record.request_digests[protocol])
+    found = {}
+    for metric in known:
+        a, b = samples[0, metric], samples[1, metric]
+        wins, losses = float((a.values > b.values).mean()), float((a.values < b.values).mean())
+        found[metric] = contrast(a, b)._replace(wins=wins, losses=losses)
+    return found
 
 
 def _same(x: Sequence[Run], y: Sequence[Run], protocol: str) -> None:

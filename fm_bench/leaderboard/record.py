@@ -154,7 +154,7 @@ def add(run: Path, folder: Path) -> Path:
     source = Path(run) / FILE
     record = load(source)
     parts = (record.data, record.profile, record.mode, record.method, record.variant, f"seed{record.seed}")
-    stem = "-".join(re.sub(r"[^\w.]+", "_", part) for part in (*parts, record.fingerprint[:8]) if part)
+    stem = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in (*parts, record.fingerprint[:8]) if part)
     path = Path(folder) / f"{stem}.json"
     if (results := requests_file(source)).exists():
         with replacing(requests_file(path)) as temporary:

@@ -261,7 +261,7 @@ class Judged:
 
 
 def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[Section]:
-    result = []
+    result: list[Section] = []
     numbers = itertools.count(1)
     for place, group in itertools.groupby(all_tables, key=lambda table: table.key[:3]):
         views = tuple(_view(table, f"t{next(numbers)}") for table in group)
@@ -333,7 +333,7 @@ def _picture(table: Table, name: str, notes: Mapping[str, int]) -> tuple[Markup 
         return None, ()
     by_chance = sorted((float(metric.partition("@")[2]), value) for metric, value in table.chance.items())
     if by_chance:
-        curves.append(Curve("chance", *zip(*by_chance, strict=True), competes=False))
+        curves.append(Curve("chance", [k for k, _ in by_chance], [value for _, value in by_chance], competes=False))
     chosen = styles(curves)
     svg = picture(curves, chosen, salt=name)
     return Markup(svg), tuple((curve.label, style) for curve, style in zip(curves, chosen, strict=True))  # noqa: S704

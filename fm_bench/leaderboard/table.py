@@ -2,8 +2,10 @@
 """Tables as text: for the terminal after a run, and as Markdown for the README."""
 
 import html
+import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +16,9 @@ from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import HEADLINE, Cell, Key, Row, Table, hardware, tables
+
+if TYPE_CHECKING:  # only its fields are read
+    from fm_bench.evaluation.evaluator import Report
 
 METRICS = ("accuracy@1", "accuracy@10", HEADLINE, "ndcg@20", "mrr@1000")
 MISSING = "\N{EN DASH}"
@@ -79,6 +84,20 @@ def print_table(records: Iterable[Record] | Record, console: Console, new: Colle
     """
     for table in tables([records] if isinstance(records, Record) else records):
         console.print(_rich(table, new))
+
+
+def print_report(report: "Report", protocol: str, console: Console) -> None:
+    """Prints one evaluation: every metric with its interval, and accuracy@20 by changed attribute."""
+    result = RichTable(title=Text(f"{protocol}: {report.requests:,} requests, {report.gallery:,} gallery images"))
+    result.box, result.title_justify = SIMPLE_HEAD, "left"
+    for head in ("metric", "value", "95 % interval"):
+        result.add_column(head, justify="left" if head == "metric" else "right")
+    parts = {name: metrics[HEADLINE] for name, metrics in report.by_attribute.items() if HEADLINE in metrics}
+    named = report.metrics | {f"{HEADLINE}, {name} changed": estimate for name, estimate in parts.items()}
+    for name, estimate in named.items():
+        known = estimate.low is not None and not math.isnan(estimate.low) and not name.startswith("chance@")
+        result.add_row(Text(name), f"{estimate.value:.3f}", span(estimate.low, estimate.high) if known else "")
+    console.print(result)
 
 
 def _rich(table: Table, new: Collection[str]) -> RichTable:

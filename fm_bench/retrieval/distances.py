@@ -24,7 +24,7 @@ def threads() -> int:
 
 
 def in_threads(work: Callable[[slice], None], length: int, step: int) -> None:
-    """Calls ``work(slice)`` for slices of ``step`` that cover ``range(length)``; NumPy lets go of the lock, so threads help."""
+    """Calls ``work(slice)`` for slices that cover ``range(length)``; NumPy lets go of the lock, so threads help."""
     slices = list(blocks(length, step))
     if len(slices) < 2 or threads() < 2:
         for part in slices:
@@ -41,7 +41,7 @@ def blocks(length: int, step: int) -> Iterator[slice]:
 
 
 def check_embeddings(embeddings: NDArray[Any], side: str, block_rows: int = 1 << 14) -> F32:
-    """The embeddings, if they are a finite ``(n, D)`` array of real numbers; only another float type than float32 is copied.
+    """The embeddings, if they are a finite ``(n, D)`` array of floats; what is float32 already is not copied.
 
     Args:
         embeddings: an array or memory map.
@@ -125,7 +125,9 @@ class Duplicates(NamedTuple):
 
 def duplicates(gallery: F32, ties: NDArray[np.uint64], block_rows: int) -> Duplicates:
     """Groups equal rows of ``gallery (N, D)``, comparing 64-bit checksums first and then the vectors themselves."""
-    weights = np.random.default_rng(0).integers(0, 2**63, gallery.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    weights = np.random.default_rng(0).integers(0, 2**63, gallery.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(
+        1
+    )
     checksum = np.empty(len(gallery), np.uint64)
     for part in blocks(len(gallery), block_rows):
         rows = np.ascontiguousarray(gallery[part]) + np.float32(0)  # −0 and 0 are equal

@@ -23,7 +23,7 @@ from fm_bench.retrieval.ordering import Ranking, TieOrder, first_k
 try:
     import faiss
 except ImportError:  # a machine without FAISS gets the same results from torch
-    faiss = None
+    faiss: Any = None  # type: ignore[no-redef]
 
 _MARGIN = 16  # candidates beyond k: enough that the bound nearly always decides, at no measurable cost
 _QUERIES = 1 << 14  # queries searched at a time
@@ -64,7 +64,7 @@ class ExactIndex:
     @property
     def dim(self) -> int:
         """``D``."""
-        return self.gallery.shape[1]
+        return int(self.gallery.shape[1])
 
     @cached_property
     def centre(self) -> F32:
@@ -109,7 +109,9 @@ class ExactIndex:
         """The queries as float32. Raises UserError if they are not finite or not of the gallery's dimension."""
         queries = np.ascontiguousarray(check_embeddings(queries, "query"))
         if queries.shape[1] != self.dim:
-            raise UserError(f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}.")
+            raise UserError(
+                f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}."
+            )
         return queries
 
     def centred(self, queries: F32) -> tuple[F32, F64]:
@@ -122,9 +124,10 @@ class ExactIndex:
         centred, norms = self.centred(queries)
         ids, bound = self._candidates(centred, min(len(self), wanted + max(_MARGIN, wanted // 8)))
         rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
-        distances = exact(queries, self.gallery, rows.ravel(), ids.ravel()).reshape(ids.shape)
-        distances[ids == exclude[:, None]] = np.inf
-        ranking = first_k(ids, distances, ties(rows, ids), wanted)
+        real = np.maximum(ids, 0)
+        distances = exact(queries, self.gallery, rows.ravel(), real.ravel()).reshape(ids.shape)
+        distances[(ids < 0) | (ids == exclude[:, None])] = np.inf
+        ranking = first_k(real, distances, ties(rows, real), wanted)
         if ids.shape[1] < len(self):
             last = ranking.distances[:, -1]
             proven = last + slack(norms, last, self.dim, 24) < bound  # False for NaN and overflow as well
@@ -134,16 +137,22 @@ class ExactIndex:
         return _pad(ranking, k)
 
     def _candidates(self, centred: F32, count: int) -> tuple[I64, NDArray[np.float32]]:
-        """``(R, count)`` gallery positions, and ``(R,)`` the computed distance from which on images were left out."""
+        """``(R, count)`` gallery positions, and ``(R,)`` the computed distance from which on images were left out.
+
+        Where distances overflow float32, positions are −1 and the bound is NaN.
+        """
         ids = np.empty((len(centred), 0), np.int64)
         distances = np.empty((len(centred), 0), np.float32)
+        overflow = np.zeros(len(centred), bool)
         for part in blocks(len(self), self.block_rows):
             near, where = _knn(centred, self.gallery[part] - self.centre, min(count, part.stop - part.start))
-            ids, distances = np.hstack((ids, where + part.start)), np.hstack((distances, near))
+            overflow |= (where < 0).any(axis=1)
+            where[where >= 0] += part.start
+            ids, distances = np.hstack((ids, where)), np.hstack((distances, near))
             if ids.shape[1] > count:
                 keep = np.argpartition(distances, count - 1, axis=1)[:, :count]
                 ids, distances = np.take_along_axis(ids, keep, axis=1), np.take_along_axis(distances, keep, axis=1)
-        return ids, distances.max(axis=1, initial=0)
+        return ids, np.where(overflow, np.nan, distances.max(axis=1, initial=0))
 
 
 def _pad(ranking: Ranking, k: int) -> Ranking:
@@ -158,14 +167,9 @@ def _pad(ranking: Ranking, k: int) -> Ranking:
 
 
 def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:
-    """Computed distances and positions of the ``k`` nearest rows, in any order."""
-    if faiss is None:
-        return _torch_knn(queries, gallery, k)
-    distances, ids = faiss.knn(queries, gallery, k)
-    lost = ids < 0  # FAISS gives −1 where distances overflowed; a bound of inf would prove too much
-    if lost.any():
-        ids[lost] = 0
-        distances[lost.any(axis=1)] = np.nan
+    """Computed distances and positions of the ``k`` nearest rows, in any order; −1 where distances overflowed."""
+    distances, ids = _torch_knn(queries, gallery, k) if faiss is None else faiss.knn(queries, gallery, k)
+    ids[~np.isfinite(distances)] = -1
     return distances, ids
 
 

@@ -20,9 +20,9 @@ class Ranking(NamedTuple):
     """The first ``k`` gallery images of each of ``R`` queries, nearest first."""
 
     ids: NDArray[np.int64]
-    """``(R, k)`` gallery positions; −1 past the end of a shard that is shorter than ``k``."""
+    """``(R, k)`` gallery positions; -1 past the end of a shard that is shorter than ``k``."""
     distances: NDArray[np.float64]
-    """``(R, k)`` squared Euclidean distances, computed in float64 from the float32 vectors; inf where ``ids`` is −1."""
+    """``(R, k)`` squared Euclidean distances, computed in float64 from the float32 vectors; inf where ``ids`` is -1."""
     tied: NDArray[np.bool_]
     """``(R,)`` whether images ``k`` and ``k + 1`` are equally far, so that the shuffle decided who is in."""
 
@@ -77,7 +77,6 @@ def first_k(ids: NDArray[np.int64], distances: NDArray[np.float64], ties: U64, k
 def merge(
     rankings: Sequence[Ranking],
     *,
-    gallery_size: int | None = None,
     keys: NDArray[np.integer[Any]] | None = None,
     query_keys: NDArray[np.integer[Any]] | None = None,
     seed: int = 0,
@@ -86,8 +85,9 @@ def merge(
 
     Args:
         rankings: one per shard, as ``search(…, shard_start=…)`` gives them: same ``k``, positions in the whole gallery.
-        gallery_size: rows of the whole gallery; only needed without ``keys``. Default: the largest position seen, plus 1.
-        keys, query_keys, seed: as they were given to ``search``.
+        keys: of the whole gallery, as they were given to ``search``.
+        query_keys: as they were given to ``search``.
+        seed: as it was given to ``search``.
 
     Raises:
         ValueError: if the shards have different numbers of queries or ``k``.
@@ -99,7 +99,7 @@ def merge(
     ids = np.concatenate([ranking.ids for ranking in rankings], axis=1)
     distances = np.concatenate([ranking.distances for ranking in rankings], axis=1)
     if keys is None:
-        keys = np.arange(gallery_size or int(ids.max(initial=0)) + 1)
+        keys = np.arange(int(ids.max(initial=0)) + 1)
     order = TieOrder(keys, np.arange(rows) if query_keys is None else query_keys, seed)
     merged = first_k(ids, distances, order(np.arange(rows)[:, None], np.maximum(ids, 0)), k)
     # An image that a shard left out can only be tied with the last of the merged list if it was tied with its shard's.

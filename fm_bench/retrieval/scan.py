@@ -29,7 +29,7 @@ def replace_rows(
     The distance of a row's ``k``-th image bounds what can come before it: FAISS's candidates are real images, so the
     true ``k``-th is at most as far.
     """
-    ids, distances, tied = (column.copy() for column in ranking)
+    ids, distances, tied = ranking.ids.copy(), ranking.distances.copy(), ranking.tied.copy()
     for part in blocks(len(rows), _QUERIES):
         found = _Nearest(index, queries, rows[part], exclude, ties, distances[rows[part]])
         ids[rows[part]], distances[rows[part]], tied[rows[part]] = found.ranking()
@@ -39,9 +39,7 @@ def replace_rows(
 class _Nearest:
     """The nearest images of a block of queries, gathered over blocks of gallery vectors."""
 
-    def __init__(
-        self, index: "ExactIndex", queries: F32, rows: I64, exclude: I64, ties: TieOrder, known: F64
-    ) -> None:
+    def __init__(self, index: "ExactIndex", queries: F32, rows: I64, exclude: I64, ties: TieOrder, known: F64) -> None:
         self.index, self.queries, self.rows, self.exclude, self.ties = index, queries, rows, exclude, ties
         self.k = known.shape[1]
         self.limit = known[:, -1]  # (r,) nothing farther can be among the first k
@@ -170,11 +168,12 @@ def _before(
     else:
         distance = exact(queries, index.gallery, rows, ids)
     equal = distance == distances[rows]
-    return (distance < distances[rows]) | (equal & (ties(rows, ids) < numbers[rows]))
+    before: NDArray[np.bool_] = (distance < distances[rows]) | (equal & (ties(rows, ids) < numbers[rows]))
+    return before
 
 
 def _count_rows(mask: NDArray[np.bool_]) -> I64:
     """Ones in each row; eight at a time, since NumPy sums booleans one by one."""
     whole = mask.shape[1] // 8 * 8
     packed = np.bitwise_count(np.ascontiguousarray(mask[:, :whole]).view(np.uint64))
-    return packed.sum(axis=1, dtype=np.int64) + mask[:, whole:].sum(axis=1)
+    return np.asarray(packed.sum(axis=1, dtype=np.int64) + mask[:, whole:].sum(axis=1))

@@ -65,18 +65,22 @@ def check_k(k: int, gallery: int, exclude: NDArray[np.int64] | None = None) -> N
     excluded = int(exclude is not None and bool((exclude >= 0).any()))
     if k > gallery - excluded:
         less = ", one of which is left out as the query's own" if excluded else ""
-        raise UserError(f"k is {k}, but the gallery has {gallery} images{less}: choose a smaller k or a larger gallery.")
+        raise UserError(
+            f"k is {k}, but the gallery has {gallery} images{less}: choose a smaller k or a larger gallery."
+        )
 
 
 def check_exclusions(exclude: NDArray[Any], queries: int, gallery: int | None) -> NDArray[np.int64]:
     """``exclude`` as int64. Raises UserError unless it is one gallery position, or −1, per query."""
     if exclude.shape != (queries,) or exclude.dtype.kind not in "iu":
-        raise UserError(f"exclude has shape {exclude.shape} and type {exclude.dtype}, but {queries} integers are needed.")
+        raise UserError(
+            f"exclude has shape {exclude.shape} and type {exclude.dtype}, but {queries} integers are needed."
+        )
     exclude = exclude.astype(np.int64)
     wrong = np.flatnonzero((exclude < -1) | (exclude >= (np.iinfo(np.int64).max if gallery is None else gallery)))
     if len(wrong):
         raise UserError(
-            f"exclude names gallery row {exclude[wrong[0]]} for query {wrong[0]}, but only 0 to {(gallery or 0) - 1} exist "
-            "(−1 leaves out none)."
+            f"exclude names gallery row {exclude[wrong[0]]} for query {wrong[0]}, but only "
+            f"0 to {(gallery or 0) - 1} exist (-1 leaves out none)."
         )
     return exclude

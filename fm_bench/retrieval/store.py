@@ -9,9 +9,10 @@ file, and the later marker wins with the same content.
 
 import hashlib
 import json
+import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -64,7 +65,7 @@ class EmbeddingStore:
         Raises:
             UserError: if there is no complete store, it has another key, or its file was truncated.
         """
-        facts = self._facts()
+        facts = self.facts()
         if key is not None and facts["key"] != key:
             raise UserError(f"{self.path} holds embeddings of other weights or images: run again to compute them.")
         file = self.path.with_name(str(facts["file"]))
@@ -74,15 +75,18 @@ class EmbeddingStore:
             raise UserError(f"{file} is damaged ({error}): delete {self.marker} and run again.") from error
         if list(vectors.shape) != facts["shape"] or vectors.dtype != np.float32:
             raise UserError(f"{file} holds {vectors.dtype} {vectors.shape}, not what {self.marker} says: delete both.")
-        return vectors
+        return cast("F32", vectors)
 
     def verify(self) -> None:
         """Raises UserError if the vectors are not, bit for bit, those that were finished."""
-        vectors, facts = self.open(), self._facts()
+        vectors, facts = self.open(), self.facts()
         if _digest(vectors) != facts["digest"]:
-            raise UserError(f"{self.path.with_name(str(facts['file']))} was changed after it was written: delete it and run again.")
+            raise UserError(
+                f"{self.path.with_name(str(facts['file']))} was changed after it was written: delete it and run again."
+            )
 
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What the marker says: ``key``, ``file``, ``shape``, ``digest``. Raises UserError if it cannot be read."""
         try:
             facts = json.loads(self.marker.read_text(encoding="utf-8"))
             if not isinstance(facts, dict) or not {"key", "file", "shape", "digest"} <= facts.keys():
@@ -90,9 +94,13 @@ class EmbeddingStore:
             if Path(facts["file"]).name != facts["file"]:
                 raise ValueError(f"it names a file outside of its folder: {facts['file']}")
         except FileNotFoundError as error:
-            raise UserError(f"{self.marker} does not exist: no complete embeddings are there, so compute them first.") from error
+            raise UserError(
+                f"{self.marker} does not exist: no complete embeddings are there, so compute them first."
+            ) from error
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{self.marker} is not a marker of embeddings ({error}): delete it and run again.") from error
+            raise UserError(
+                f"{self.marker} is not a marker of embeddings ({error}): delete it and run again."
+            ) from error
         return facts
 
 
@@ -105,12 +113,14 @@ class StoreWriter:
         self._seen = store.path.with_name(f".{store.path.name}-{token}.rows.npy")
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            new = not (joins and self._part.exists() and self._seen.exists())
-            shape = {"dtype": np.float32, "shape": (n, dim)} if new else {}
-            self._vectors = open_memmap(self._part, mode="w+" if new else "r+", **shape)
-            self._rows = open_memmap(self._seen, mode="w+" if new else "r+", **({"dtype": np.uint8, "shape": (n,)} if new else {}))
+            if not (joins and _is_array(self._part, (n, dim)) and _is_array(self._seen, (n,))):
+                _reserve(self._part, np.float32, (n, dim))
+                _reserve(self._seen, np.uint8, (n,))
+            self._vectors, self._rows = open_memmap(self._part, mode="r+"), open_memmap(self._seen, mode="r+")
         except OSError as error:
-            raise UserError(f"{self._part} could not be written ({error.strerror}): free or choose another place.") from error
+            self.discard()
+            reason = error.strerror or str(error)
+            raise UserError(f"{self._part} could not be written ({reason}): free or choose another place.") from error
 
     def write(self, index: NDArray[np.integer[Any]], embedding: NDArray[np.floating[Any]]) -> None:
         """Puts ``embedding (B, D)`` at the positions ``index (B,)``.
@@ -124,8 +134,8 @@ class StoreWriter:
         bad = bad_rows(np.asarray(embedding, np.float32))
         if len(bad):
             raise UserError(
-                f"{len(bad)} of {len(index)} embeddings for {self.store.path} hold NaN or infinity, the first at position "
-                f"{index[bad[0]]}: look for a diverged training or a division by a zero norm."
+                f"{len(bad)} of {len(index)} embeddings for {self.store.path} hold NaN or infinity, the first at "
+                f"position {index[bad[0]]}: look for a diverged training or a division by a zero norm."
             )
         self._vectors[index] = embedding
         self._rows[index] = 1
@@ -138,23 +148,53 @@ class StoreWriter:
         """
         missing = np.flatnonzero(self._rows == 0)
         if len(missing):
-            raise UserError(f"{len(missing)} of {len(self._rows)} embeddings for {self.store.path} were never written, the first is {missing[0]}.")
+            raise UserError(
+                f"{len(missing)} of {len(self._rows)} embeddings for {self.store.path} were never written, the first is {missing[0]}."
+            )
         self._vectors.flush()
         digest = _digest(self._vectors)
         file = self.store.path.with_name(f"{self.store.path.name}-{digest[:16]}.npy")
         try:
             self._part.replace(file)
-            self._seen.unlink()
-        except OSError as error:
-            raise UserError(f"{file} could not be written ({error.strerror}): free or choose another place.") from error
+        except FileNotFoundError:
+            if self.store.ready(self.key):  # another process with the same token has finished the same work
+                return self.store.open(self.key)
+            raise
+        self._seen.unlink(missing_ok=True)
+        old = self._superseded(file.name)
         facts = {"key": self.key, "file": file.name, "shape": list(self._vectors.shape), "digest": digest}
         write_json(self.store.marker, facts)
+        if old is not None:
+            old.unlink(missing_ok=True)
         return self.store.open(self.key)
+
+    def _superseded(self, name: str) -> Path | None:
+        """The vectors that the marker names so far, if they are others than ``name``."""
+        try:
+            facts = self.store.facts()
+        except UserError:
+            return None
+        return None if facts["file"] == name else self.store.path.with_name(facts["file"])
 
     def discard(self) -> None:
         """Removes what was written so far."""
         self._part.unlink(missing_ok=True)
         self._seen.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    """An array on disk with its space taken, since writing into a map of a full disk would kill the process."""
+    size = open_memmap(path, mode="w+", dtype=dtype, shape=shape).nbytes
+    if hasattr(os, "posix_fallocate") and size:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _is_array(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return open_memmap(path, mode="r").shape == shape
+    except (OSError, ValueError):
+        return False
 
 
 def _digest(vectors: F32) -> str:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Made-up records for the tests of the leaderboard; none of these numbers was measured."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fm_bench.files import digest
-from fm_bench.leaderboard.record import Record
+from fm_bench.leaderboard.compare import Run, load_run
+from fm_bench.leaderboard.record import Record, save
 
 KS = (1, 5, 10, 20, 30, 50)
 ATTRIBUTES = ("category", "colour", "pattern", "sleeve length", "neckline")
@@ -83,5 +85,25 @@ def everything(seeds: tuple[int, ...] = (0,)) -> list[Record]:
 
 
 def outcomes(rate: float, requests: int = 1500, seed: int = 0) -> np.ndarray:
-    """Made-up per-request hits: 1.0 for a share ``rate`` of the requests."""
+    """Made-up per-request hits: 1.0 for a share ``rate`` of them; with the same seed, a higher rate hits a superset."""
     return (np.random.default_rng(seed).random(requests) < rate).astype(np.float32)
+
+
+def run(folder: Path, name: str, results: dict[str, np.ndarray], seed: int = 0, **changes: Any) -> Run:
+    """A run in ``folder`` whose metrics are the means of its per-request ``results``, named ``protocol/metric``."""
+    protocols = {key.partition("/")[0]: key.partition("/")[0] * 4 for key in results}
+    metrics: dict[str, Any] = {protocol: {} for protocol in protocols}
+    for key, values in results.items():
+        protocol, _, metric = key.partition("/")
+        metrics[protocol][metric] = estimate(float(np.mean(values)), len(values))
+    fields: dict[str, Any] = {
+        "protocols": protocols,
+        "metrics": metrics,
+        "by_attribute": {},
+        "curves": {},
+        "requests": {key.partition("/")[0]: len(values) for key, values in results.items()},
+    }
+    folder = folder / f"{name.replace('/', '-')}-{seed}"
+    save(make(name, seed, **(fields | changes)), folder / "record.json")
+    np.savez(folder / "requests.npz", **results)
+    return load_run(folder)

@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 
 NECK_TOP = 0.135
 """Where the neck leaves the shoulders."""
+NECK_SIDE = 0.06
 ARMPIT = 0.25
+_WIDEN, _HEIGHTEN, _CENTRE = 1.14, 1.05, 0.5  # how garment coordinates fill the picture
 WAIST = 0.44
 
 _T = np.linspace(0.0, 1.0, 14)  # from armpit to hem
@@ -88,7 +90,12 @@ _PUFF = _table(SHAPE, set_in=0, raglan=0, puff=0.055, bell=0, batwing=0, ruffled
 _BELL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0.075, batwing=0, ruffled=0.012, cold_shoulder=0)
 _WING = _table(SHAPE, set_in=0, raglan=0, puff=-0.008, bell=-0.008, batwing=0.125, ruffled=0, cold_shoulder=0)
 _FRILL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0, batwing=0, ruffled=0.02, cold_shoulder=0)
+_BATWING = SCHEMA.value("sleeve shape", "batwing")
 _ARM_WIDTH = _table(FIT, slim=0.86, regular=1.0, tailored=0.94, boxy=1.14, A_line=1.0, cocoon=1.08)
+
+
+_ANGLE = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+_HOOD = np.stack([0.118 * np.cos(_ANGLE), 0.105 + 0.078 * np.sin(_ANGLE)], axis=-1)
 
 
 class Silhouette(NamedTuple):
@@ -122,53 +129,57 @@ def silhouettes(labels: NDArray[np.int16], item: Style, view: Style) -> Silhouet
     side_y = ARMPIT + (bottom[:, :1] - ARMPIT) * _T
     hem_x = width[:, -1:] * _U
     n = len(hem)
-    right_edge = np.stack([width, side_y], axis=-1)
-    neck = np.broadcast_to(np.array([[0.06, NECK_TOP - 0.008]]), (n, 1, 2))
-    tip = np.stack([shoulder, np.full(n, NECK_TOP + 0.03)], axis=-1)[:, None]
-    half = np.concatenate([neck, tip, right_edge], axis=1)
-    mirrored = half[:, ::-1] * np.array([-1.0, 1.0])
-    lower = np.stack([hem_x, bottom], axis=-1)
-    torso = np.concatenate([half, lower[:, 1:-1], mirrored], axis=1)
+    k = 2 + len(_T)
+    torso = np.empty((n, 2 * k + len(_U) - 2, 2))
+    torso[:, 0] = NECK_SIDE, NECK_TOP - 0.008
+    torso[:, 1, 0], torso[:, 1, 1] = shoulder, NECK_TOP + 0.03
+    torso[:, 2:k, 0], torso[:, 2:k, 1] = width, side_y
+    torso[:, k:-k, 0], torso[:, k:-k, 1] = hem_x[:, 1:-1], bottom[:, 1:-1]
+    torso[:, -k:, 0], torso[:, -k:, 1] = -torso[:, k - 1 :: -1, 0], torso[:, k - 1 :: -1, 1]
 
-    left, right = (_sleeve(labels, item, view, shoulder, width[:, 0], side) for side in ("left", "right"))
-    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    dome = np.stack([0.118 * np.cos(angle), 0.105 + 0.078 * np.sin(angle)], axis=-1)
+    left, right = _sleeves(labels, item, view, shoulder, width[:, 0])
     waist = np.minimum(WAIST, ARMPIT + 0.5 * (hem - ARMPIT) + 0.02)
-    return Silhouette(torso, left, right, np.broadcast_to(dome, (n, 24, 2)), hem, waist, width)
+    return Silhouette(torso, left, right, np.broadcast_to(_HOOD, (n, *_HOOD.shape)), hem, waist, width)
 
 
-def _sleeve(labels: NDArray[np.int16], item: Style, view: Style, shoulder: Floats, chest: Floats, side: str) -> Floats:
-    """Outline ``(n, 36, 2)`` of the sleeve on one side of the picture."""
+def _sleeves(labels: NDArray[np.int16], item: Style, view: Style, shoulder: Floats, chest: Floats) -> tuple[Floats, Floats]:
+    """Outlines ``(n, 36, 2)`` of the sleeves on the left and the right of the picture."""
     shape, kind = labels[:, SHAPE], labels[:, SLEEVE]
     length = np.maximum(_ARM[kind] + np.where(_ARM[kind] > 0.05, item["sleeve"], 0), _STUB[shape])
     d = length[:, None] * _S
     base = (0.052 - 0.03 * d) * (item["sleeve width"] * _ARM_WIDTH[labels[:, FIT]])[:, None]
-    column = {name: table[shape][:, None] for name, table in (("puff", _PUFF), ("bell", _BELL), ("wing", _WING), ("frill", _FRILL))}
-    puff = column["puff"] * np.sin(np.pi * np.clip(d / 0.15, 0, 1)) ** 0.7
-    bell = column["bell"] * _S**2 * (0.75 + 0.55 * length[:, None])
-    frill = column["frill"] * np.abs(np.sin(np.pi * d / 0.075)) ** 0.6
-    wing = column["wing"] * np.clip(1 - d / 0.4, 0, 1) ** 0.8
-    rounded = np.sqrt(np.clip((d + 0.006) / 0.03, 0, 1))
-    outer = (base * rounded) + puff + bell + frill
+    puff = _PUFF[shape][:, None] * np.sin(np.pi * np.minimum(d / 0.15, 1)) ** 0.7
+    bell = _BELL[shape][:, None] * _S**2 * (0.75 + 0.55 * length[:, None])
+    frill = _FRILL[shape][:, None] * np.abs(np.sin(np.pi / 0.075 * d)) ** 0.6
+    wing = _WING[shape][:, None] * np.maximum(1 - d / 0.4, 0) ** 0.8
+    outer = base * np.sqrt(np.minimum((d + 0.006) / 0.03, 1)) + puff + bell + frill
     inner = base + 0.35 * puff + bell + 0.5 * frill + wing
-    bend = view[f"{side} bend"][:, None] * (d / 0.45) ** 2
-    angle = view[f"{side} arm"] + np.where(shape == SCHEMA.value("sleeve shape", "batwing"), 0.12, 0.0)
-    along = np.stack([np.sin(angle), np.cos(angle)], axis=-1)[:, None]
-    across = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)[:, None]
-    start = np.stack([np.maximum(shoulder - 0.034, chest - 0.05), np.full(len(d), NECK_TOP + 0.062)], axis=-1)[:, None]
-    axis = start + d[..., None] * along + bend[..., None] * across
-    points = np.concatenate([axis + outer[..., None] * across, (axis - inner[..., None] * across)[:, ::-1]], axis=1)
-    return points if side == "right" else points * np.array([-1.0, 1.0])
+
+    # Both arms at once: (2, n, …), the left one mirrored at the end.
+    angle = np.stack([view["left arm"], view["right arm"]]) + 0.12 * (shape == _BATWING)
+    bend = np.stack([view["left bend"], view["right bend"]])[..., None] * (d / 0.45) ** 2
+    sin, cos = np.sin(angle)[..., None], np.cos(angle)[..., None]
+    x = np.maximum(shoulder - 0.034, chest - 0.05)[:, None] + d * sin
+    y = NECK_TOP + 0.062 + d * cos
+    points = np.empty((2, len(d), 2 * len(_S), 2))
+    points[..., : len(_S), 0] = x + (bend + outer) * cos
+    points[..., : len(_S), 1] = y - (bend + outer) * sin
+    points[..., len(_S) :, 0] = (x + (bend - inner) * cos)[..., ::-1]
+    points[..., len(_S) :, 1] = (y - (bend - inner) * sin)[..., ::-1]
+    points[0, ..., 0] *= -1
+    return points[0], points[1]
 
 
 def pose(view: Style) -> Floats:
     """Affine maps ``(n, 2, 3)`` from garment to picture coordinates."""
-    cos, sin = np.cos(view["rotation"]), np.sin(view["rotation"])
-    scale, turn = view["scale"], view["turn"]
-    linear = np.stack([np.stack([scale * turn * cos, -scale * sin], -1), np.stack([scale * turn * sin, scale * cos], -1)], 1)
-    centre = np.array([0.0, 0.5])
-    shift = np.stack([0.5 + view["x"], 0.5 + view["y"]], axis=-1) - linear @ centre
-    return np.concatenate([linear, shift[..., None]], axis=-1)
+    cos, sin = view["scale"] * np.cos(view["rotation"]), view["scale"] * np.sin(view["rotation"])
+    turn = _WIDEN * view["turn"]
+    matrix = np.empty((len(cos), 2, 3))
+    matrix[:, 0, 0], matrix[:, 0, 1] = turn * cos, -_HEIGHTEN * sin
+    matrix[:, 1, 0], matrix[:, 1, 1] = turn * sin, _HEIGHTEN * cos
+    matrix[:, 0, 2] = 0.5 + view["x"] - matrix[:, 0, 1] * _CENTRE
+    matrix[:, 1, 2] = 0.5 + view["y"] - matrix[:, 1, 1] * _CENTRE
+    return matrix
 
 
 def apply(matrix: Floats, points: Floats) -> Floats:

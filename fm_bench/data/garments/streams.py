@@ -6,7 +6,7 @@ A counter-based generator (splitmix64 finaliser) instead of a stateful one: numb
 """
 
 import zlib
-from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,16 @@ def keys(seed: int, purpose: str, *numbers: NDArray[np.integer] | int) -> NDArra
         purpose: a name; different names give unrelated numbers.
         numbers: ``(n,)`` counters (or single ones) that tell rows apart.
     """
-    key = np.atleast_1d(np.asarray(seed, dtype=np.int64)).astype(np.uint64) + np.uint64(zlib.crc32(purpose.encode()))
-    key = _mix(key * _GOLDEN + _GOLDEN)
+    key = _root(seed, purpose)
     for number in numbers:
         key = _mix((key ^ np.asarray(number, dtype=np.int64).astype(np.uint64)) * _GOLDEN + _GOLDEN)
     return key
+
+
+@lru_cache(maxsize=64)
+def _root(seed: int, purpose: str) -> NDArray[np.uint64]:
+    key = np.array([seed], dtype=np.int64).astype(np.uint64) + np.uint64(zlib.crc32(purpose.encode()))
+    return _mix(key * _GOLDEN + _GOLDEN)
 
 
 def uniforms(key: NDArray[np.uint64], slots: int) -> NDArray[np.float64]:
@@ -46,7 +51,29 @@ Style = dict[str, NDArray[np.float64]]
 """Named continuous numbers, ``(n,)`` each."""
 
 
-def style(key: NDArray[np.uint64], ranges: Mapping[str, tuple[float, float]]) -> Style:
-    """One uniform number per name and row, within the name's range; a name's slot is its position."""
-    u = uniforms(key, len(ranges))
-    return {name: low + (high - low) * u[:, i] for i, (name, (low, high)) in enumerate(ranges.items())}
+def style(
+    key: NDArray[np.uint64],
+    ranges: dict[str, tuple[float, float]],
+    other: dict[str, tuple[float, float]] | None = None,
+    use_other: NDArray[np.bool_] | None = None,
+) -> Style:
+    """One uniform number per name and row, within the name's range; a name's slot is its position.
+
+    Args:
+        key: ``(n,)``.
+        ranges: name to (low, high).
+        other: ranges that replace some of these in the rows ``use_other``.
+        use_other: ``(n,)``.
+    """
+    low, span = _bounds(tuple(ranges.values()))
+    numbers = uniforms(key, len(ranges)) * span + low
+    if other is not None and use_other is not None and use_other.any():
+        low, span = _bounds(tuple((ranges | other).values()))
+        numbers = np.where(use_other[:, None], uniforms(key, len(ranges)) * span + low, numbers)
+    return dict(zip(ranges, numbers.T, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _bounds(ranges: tuple[tuple[float, float], ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    table = np.array(ranges)
+    return table[:, 0], table[:, 1] - table[:, 0]

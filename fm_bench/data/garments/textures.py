@@ -112,13 +112,13 @@ def _zigzag(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
 def _tie_dye(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     dx, dy = x - 0.5, y - 0.36
     radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
-    rings = np.sin(2 * np.pi * (radius * 9 + 0.12 * np.sin(6 * angle + 14 * radius) + 0.25 * noise(0.03, 5) * 0.5))
-    return np.clip(rings * 1.6, 0, 1) * 128 + np.where(rings < -0.75, 0, 0)
+    swirl = np.sin(2 * np.pi * (radius * 7 + 0.06 * noise(0.03, 5)) + 3 * angle)
+    return np.clip(swirl * 1.3 + 0.35, 0, 1) * 128
 
 
 def _graphic(kind: int) -> Tile:
     tile = np.zeros((_MASTER, _MASTER), np.uint8)
-    cx, cy, r = _MASTER / 2, 0.35 * _MASTER, 0.09 * _MASTER
+    cx, cy, r = _MASTER / 2, 0.36 * _MASTER, 0.115 * _MASTER
     angle = np.arange(10) * np.pi / 5 - np.pi / 2
     t = np.linspace(0, 2 * np.pi, 60)
     shapes = {
@@ -166,11 +166,12 @@ def _pattern_master(name: str) -> Tile:
 
 
 def _cable(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    column = (x * 8) % 1
-    side = np.where(column < 0.5, 1, -1)
-    strand = np.cos(2 * np.pi * (y * 12 + side * (column - 0.5) * 1.3))
-    gap = np.exp(-(((column + 0.5) % 1 - 0.5) ** 2) / 0.006)
-    return 130 + 34 * strand - 62 * gap
+    column = (x * 7) % 1 - 0.5
+    wave = 0.2 * np.sin(2 * np.pi * y * 9)
+    # Two strands that cross each other twice a period; whichever comes from the left lies on top.
+    strands = [np.exp(-(((column - side * wave) / 0.11) ** 2)) for side in (1, -1)]
+    top = np.where(np.cos(2 * np.pi * y * 9) > 0, strands[0], strands[1])
+    return 70 + 96 * np.maximum(top, 0.7 * np.maximum(*strands)) + 40 * np.exp(-((np.abs(column) - 0.5) ** 2) / 0.004)
 
 
 def _quilted(y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@
 from typing import ClassVar, Literal, Protocol
 
 from fm_bench.catalog import Dataset
+from fm_bench.data.garments import GarmentsReader
 from fm_bench.data.readers.fashion_product import FashionProductReader
 from fm_bench.data.readers.table import TableReader
 
@@ -26,6 +27,7 @@ class Reader(Protocol):
 
 
 READERS: dict[str, type[Reader]] = {
+    GarmentsReader.name: GarmentsReader,
     FashionProductReader.name: FashionProductReader,
     TableReader.name: TableReader,
 }

@@ -64,13 +64,12 @@ def names_of(attributes: list[str] | str | None) -> list[str] | None:
     return names
 
 
-def nearest(name: str, known: Iterable[str], shown: int = 5) -> str:
-    """The known names most like ``name``, or the first few, for an error message."""
-    known = list(known)
-    lower = {other.lower(): other for other in known}
-    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=shown, cutoff=0.4)]
-    listed = near or sorted(known)[: 4 * shown]
-    return ", ".join(listed) + (", …" if not near and len(known) > len(listed) else "")
+def nearest(name: str, known: Iterable[str], shown: int = 8) -> str:
+    """Known names for an error message, those most like ``name`` first; the rest is cut after ``shown``."""
+    by_lower = {other.lower(): other for other in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    ordered = [by_lower[lower] for lower in near] + [other for lower, other in by_lower.items() if lower not in near]
+    return ", ".join(ordered[:shown]) + (", …" if len(ordered) > shown else "")
 
 
 @functools.cache

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""The DataModule: training batches, validation requests, and, only when asked to predict, the test split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from fm_bench.attributes import AttributeSchema
+from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+from fm_bench.data.datasets import Gallery, LabelledImages, Pictures, PlainImages, Queries, Triplets, loader
+from fm_bench.data.images import cached_images
+from fm_bench.data.requests import Requests, exclusions, join, mine
+from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, Source, TripletSampler
+from fm_bench.data.transforms import Augment, normalise
+from fm_bench.errors import UserError
+
+Opened = TypeVar("Opened")
+
+PROTOCOL_SEED = 0
+"""Of what every run must share whatever its own seed is: gallery subsets and validation requests."""
+
+
+class FashionDataModule(L.LightningDataModule):
+    """Pictures of one data set as typed batches, uint8 in the loader and normalised on the device.
+
+    Loaders share the work between processes on their own: give the Trainer ``use_distributed_sampler=False``. Every
+    order, triplet and augmentation is a pure function of (seed, kind of batch, epoch, position).
+
+    Args:
+        dataset: catalogue and pictures, as a reader gives them.
+        image_size: ``(height, width)`` in pixels.
+        batch_size: training images or triplets per step, of all processes together.
+        eval_batch_size: images per batch in validation and prediction.
+        num_workers: loader processes; 0 loads in the training process. It changes no batch.
+        seed: of all training batches.
+        on_error: refuse unreadable pictures, or leave them out of every split before anything is drawn.
+        gallery: search at most this many images of the test split; the smaller galleries are nested in the larger.
+        val_requests: at most this many validation requests.
+        changes: how many attributes a training triplet or a validation request changes.
+        cache: folder of decoded pictures; by default ``files.cache_dir()``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        image_size: tuple[int, int],
+        batch_size: int,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+        on_error: Literal["fail", "skip"] = "fail",
+        gallery: int | None = None,
+        val_requests: int = 500,
+        changes: Sequence[int] = (1,),
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._options: dict[str, Any] = {"size": tuple(image_size), "on_error": on_error, "cache": cache}
+        self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
+        self._seed, self._gallery_size, self._val_count, self._changes = seed, gallery, val_requests, tuple(changes)
+        self._source: Source | None = None
+        self._labelled: NDArray[np.int64] | None = None
+        self._train: Pictures | None = None
+        self._val: Pictures | None = None
+        self._test: Pictures | None = None
+        self._val_requests: Requests | None = None
+        self._to_predict: DataLoader[Any] | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the pictures in pixels."""
+        size: tuple[int, int] = self._options["size"]
+        return size
+
+    @property
+    def schema(self) -> AttributeSchema:
+        """The attributes."""
+        return self._dataset.catalog.schema
+
+    # ------------------------------------------------------------------ stages
+
+    def use(
+        self,
+        batches: type[LabelledBatch] | type[TripletBatch],
+        *,
+        rows: NDArray[np.int64] | None = None,
+        triplets: int | None = None,
+    ) -> None:
+        """Chooses what ``train_dataloader`` gives, after ``setup("fit")``.
+
+        Args:
+            batches: the kind of batch.
+            rows: labelled batches only: positions in ``train_labels`` to learn from, None for all. ``plain_dataloader``
+                keeps to them in later stages, too.
+            triplets: triplet batches only: how many per epoch, None for one per picture that has a partner.
+
+        Raises:
+            UserError: if triplets are asked for and no picture has a partner.
+        """
+        train = self._fit(self._train)
+        if batches is TripletBatch:
+            self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=triplets)
+        else:
+            self._labelled = rows
+            self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed)
+
+    def prepare_data(self) -> None:
+        """Decodes the pictures of the training and validation splits, once; never those of the test split."""
+        self._pictures(Split.TRAIN)
+        self._pictures(Split.VAL)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens what the stage needs: ``fit`` and ``validate`` the training side, ``predict`` the test split.
+
+        Raises:
+            UserError: if a split is empty or pictures are unreadable.
+        """
+        if stage in ("fit", "validate") and self._val is None:
+            self._train, self._val = self._pictures(Split.TRAIN), self._pictures(Split.VAL)
+        if stage == "predict" and self._test is None:
+            self._test = self._pictures(Split.TEST)
+
+    def _pictures(self, split: Split) -> Pictures:
+        catalog = self._dataset.catalog
+        rows = catalog.rows(split)
+        if split is Split.TEST:
+            rows = self._choose_gallery(rows)
+        pictures = self._cached(rows, split.name.lower())
+        if not len(pictures):
+            raise UserError(
+                f"the {split.name.lower()} split has no readable image: give it images or choose another split."
+            )
+        return pictures
+
+    def _cached(self, rows: NDArray[np.int64], label: str) -> Pictures:
+        cache = cached_images(self._dataset, rows, label=f"{label} images", **self._options)
+        return Pictures.readable(self._dataset.catalog, rows, cache)
+
+    def _choose_gallery(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        shop: NDArray[np.int64] = rows[
+            self._dataset.catalog.domain[rows] == Domain.SHOP
+        ]  # what a shop has on offer is what is searched
+        if self._gallery_size is None or self._gallery_size >= len(shop):
+            return shop
+        chosen: NDArray[np.int64] = np.random.default_rng(PROTOCOL_SEED).permutation(shop)[: self._gallery_size]
+        return np.sort(chosen)
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def train_labels(self) -> NDArray[np.int16]:
+        """``(N, A)`` labels of the readable training images, after ``setup("fit")``."""
+        return self._fit(self._train).labels
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Augmented batches of the kind chosen by ``use`` (labelled ones if none was)."""
+        train = self._fit(self._train)
+        source = self._source or LabelledSampler(np.arange(len(train)), self._seed)
+        kind = Triplets if isinstance(source, TripletSampler) else LabelledImages
+        batches = GlobalBatches(source, self._batch_size, self._seed)
+        return loader(kind(train, Augment()), batches, self._num_workers)
+
+    def plain_dataloader(self) -> DataLoader[LabelledBatch]:
+        """The images of the labelled stage as they are, in order; each process gets its share of the batches."""
+        train = self._fit(self._train)
+        pictures = train if self._labelled is None else train.select(self._labelled)
+        return loader(PlainImages(pictures), DealtBatches(len(pictures), self._eval_batch_size), self._num_workers)
+
+    # ------------------------------------------------------------------ validation
+
+    @property
+    def val_requests(self) -> Requests:
+        """Requests on the validation split, by which checkpoints are chosen; evenly of every number in ``changes``.
+
+        Raises:
+            UserError: if none is feasible.
+        """
+        val = self._fit(self._val)
+        if self._val_requests is None:
+            limit = -(-self._val_count // len(self._changes))
+            parts, problems = [], []
+            for n in self._changes:
+                try:
+                    parts.append(mine(val.catalog, val.rows, val.rows, changes=n, limit=limit, seed=PROTOCOL_SEED))
+                except UserError as error:
+                    problems.append(error)
+            if not parts:
+                raise problems[0]
+            self._val_requests = join(parts)
+        return self._val_requests
+
+    @property
+    def val_labels(self) -> NDArray[np.int16]:
+        """``(N, A)`` labels of the validation gallery, which is the whole validation split."""
+        return self._fit(self._val).labels
+
+    @property
+    def val_exclude(self) -> NDArray[np.int64]:
+        """``(R,)`` position of each validation query's own image in the validation gallery."""
+        return exclusions(self.val_requests, self._fit(self._val).rows)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Two loaders: validation queries and validation gallery."""
+        val = self._fit(self._val)
+        place = np.searchsorted(val.rows, self.val_requests.query)
+        return [self._queries(val.select(place), self.val_requests), self._gallery(val)]
+
+    # ------------------------------------------------------------------ test
+
+    @property
+    def gallery_rows(self) -> NDArray[np.int64]:
+        """``(N,)`` ascending catalogue rows of the searched images: shop photos of the test split."""
+        return self._predict().rows
+
+    @property
+    def gallery_labels(self) -> NDArray[np.int16]:
+        """``(N, A)``."""
+        return self._predict().labels
+
+    @property
+    def gallery_items(self) -> NDArray[np.int64]:
+        """``(N,)`` item of each gallery image."""
+        rows = self._predict().rows
+        return self._dataset.catalog.item[rows]
+
+    def gallery_dataloader(self) -> DataLoader[GalleryBatch]:
+        """The gallery in order; each process gets its share of the batches."""
+        return self._gallery(self._predict())
+
+    def query_dataloader(self, requests: Requests) -> DataLoader[QueryBatch]:
+        """The requests in order; each process gets its share of the batches.
+
+        Args:
+            requests: on pictures of the test split, in the gallery or not.
+
+        Raises:
+            ValueError: if a picture is of another split.
+        """
+        test = self._predict()
+        if (self._dataset.catalog.split[requests.query] != Split.TEST).any():
+            raise ValueError("requests to predict must be on pictures of the test split")
+        place = exclusions(requests, test.rows)
+        if (place >= 0).all():
+            return self._queries(test.select(place), requests)
+        asked = self._cached(np.unique(requests.query), "query")
+        place = exclusions(requests, asked.rows)
+        if (place < 0).any():
+            raise UserError(
+                f"{(place < 0).sum()} requests are on unreadable pictures: ask about pictures that can be read."
+            )
+        return self._queries(asked.select(place), requests)
+
+    def mine(self, *, changes: int, limit: int | None, cap: int, seed: int) -> Requests:
+        """Feasible requests on gallery pictures, see ``requests.mine``. Raises UserError if there is none."""
+        rows = self._predict().rows
+        return mine(self._dataset.catalog, rows, rows, changes=changes, limit=limit, cap=cap, seed=seed)
+
+    def predict_with(self, dataloader: DataLoader[Any]) -> None:
+        """Chooses what ``predict_dataloader`` gives: one of ``gallery_dataloader`` and ``query_dataloader``."""
+        self._to_predict = dataloader
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """What ``predict_with`` chose, the gallery if nothing was."""
+        return self._to_predict or self.gallery_dataloader()
+
+    # ------------------------------------------------------------------ common
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalises every field of pictures, on the device."""
+        fields = (
+            normalise(field) if isinstance(field, torch.Tensor) and field.dtype == torch.uint8 else field
+            for field in batch
+        )
+        return type(batch)(*fields)
+
+    def _gallery(self, pictures: Pictures) -> DataLoader[GalleryBatch]:
+        return loader(Gallery(pictures), DealtBatches(len(pictures), self._eval_batch_size), self._num_workers)
+
+    def _queries(self, pictures: Pictures, requests: Requests) -> DataLoader[QueryBatch]:
+        batches = DealtBatches(len(requests), self._eval_batch_size)
+        return loader(Queries(pictures, requests), batches, self._num_workers)
+
+    def _fit(self, opened: Opened | None) -> Opened:
+        if opened is None:
+            raise RuntimeError('the training data is opened by setup("fit"), which has not run')
+        return opened
+
+    def _predict(self) -> Pictures:
+        if self._test is None:
+            raise RuntimeError('the test split is opened by setup("predict") alone, which has not run')
+        return self._test

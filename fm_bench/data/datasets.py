@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""From positions to typed batches: one read of the memory-mapped cache per batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fm_bench.attributes import MISSING
+from fm_bench.catalog import Catalog
+from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+from fm_bench.data.images import ImageCache
+from fm_bench.data.requests import Requests
+from fm_bench.data.samplers import Draw
+from fm_bench.data.transforms import Augment
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The readable pictures of some catalogue rows.
+
+    Args:
+        catalog: the catalogue.
+        rows: ``(n,)`` catalogue rows.
+        cache: where the decoded pictures are.
+        place: ``(n,)`` their positions in the cache.
+    """
+
+    catalog: Catalog
+    rows: NDArray[np.int64]
+    cache: ImageCache
+    place: NDArray[np.int64]
+
+    @classmethod
+    def readable(cls, catalog: Catalog, rows: NDArray[np.int64], cache: ImageCache) -> "Pictures":
+        """Of ``rows``, which ``cache`` was built from, those whose picture could be read."""
+        place = np.flatnonzero(cache.readable).astype(np.int64)
+        return cls(catalog, rows[place], cache, place)
+
+    def select(self, positions: NDArray[np.int64]) -> "Pictures":
+        """The pictures at ``positions``, in that order."""
+        return Pictures(self.catalog, self.rows[positions], self.cache, self.place[positions])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> NDArray[np.int16]:
+        """``(n, A)``."""
+        return self.catalog.labels[self.rows]
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """``(B, H, W, 3)`` RGB of the pictures at ``positions (B,)``."""
+        return self.cache.images[self.place[positions]]
+
+
+class LabelledImages(Dataset[LabelledBatch]):
+    """Training images with labels; augmented unless ``augment`` is None."""
+
+    def __init__(self, pictures: Pictures, augment: Augment | None) -> None:
+        self.pictures, self.augment, self.labels = pictures, augment, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> LabelledBatch:
+        """The batch of a draw of ``(B, 1)`` pictures."""
+        at = draw.pictures[:, 0]
+        images = _shown(self.pictures, at, draw.key[:, 0], self.augment)
+        return LabelledBatch(_image(images), _int64(self.labels[at]), _int64(self.pictures.rows[at]))
+
+
+class Triplets(Dataset[TripletBatch]):
+    """Augmented training triplets."""
+
+    def __init__(self, pictures: Pictures, augment: Augment | None) -> None:
+        self.pictures, self.augment, self.labels = pictures, augment, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> TripletBatch:
+        """The batch of a draw of ``(B, 3)`` pictures: references, positives, negatives."""
+        # One read and one block of memory for all three roles, which then are views of it.
+        shown = _shown(self.pictures, draw.pictures.T.ravel(), draw.key.T.ravel(), self.augment)
+        reference, positive, negative = _image(shown).chunk(3)
+        labels, target, negative_labels = (_int64(self.labels[at]) for at in draw.pictures.T)
+        schema = self.pictures.catalog.schema
+        indicator = schema.one_hot(target.masked_fill(labels == target, MISSING))
+        index = _int64(self.pictures.rows[draw.pictures[:, 0]])
+        return TripletBatch(reference, positive, negative, indicator, target, negative_labels, index)
+
+
+class PlainImages(Dataset[LabelledBatch]):
+    """Training images with labels, as they are."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> LabelledBatch:
+        """The batch of the pictures at ``positions (B,)``."""
+        rows = self.pictures.rows[positions]
+        return LabelledBatch(
+            _image(self.pictures.read(positions)), _int64(self.pictures.catalog.labels[rows]), _int64(rows)
+        )
+
+
+class Gallery(Dataset[GalleryBatch]):
+    """Images to search."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> GalleryBatch:
+        """The batch of the gallery positions ``(B,)``."""
+        rows, catalog = self.pictures.rows[positions], self.pictures.catalog
+        return GalleryBatch(
+            image=_image(self.pictures.read(positions)),
+            labels=_int64(catalog.labels[rows]),
+            domain=_int64(catalog.domain[rows]),
+            image_index=_int64(rows),
+            index=_int64(positions),
+        )
+
+
+class Queries(Dataset[QueryBatch]):
+    """Requests with their pictures.
+
+    Args:
+        pictures: one per request, in the order of ``requests``.
+        requests: what is asked.
+    """
+
+    def __init__(self, pictures: Pictures, requests: Requests) -> None:
+        self.pictures, self.requests = pictures, requests
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> QueryBatch:
+        """The batch of the requests at ``positions (B,)``."""
+        rows, catalog = self.pictures.rows[positions], self.pictures.catalog
+        return QueryBatch(
+            image=_image(self.pictures.read(positions)),
+            indicator=self.requests.indicator(positions),
+            labels=_int64(catalog.labels[rows]),
+            domain=_int64(catalog.domain[rows]),
+            image_index=_int64(rows),
+            index=_int64(positions),
+        )
+
+
+def loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int) -> DataLoader[Any]:
+    """A loader whose sampler yields whole batches, which ``dataset`` turns into tensors."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_single_threaded,
+    )
+
+
+def _shown(
+    pictures: Pictures, at: NDArray[np.int64], key: NDArray[np.uint64], augment: Augment | None
+) -> NDArray[np.uint8]:
+    images = pictures.read(at)
+    return images if augment is None else augment(images, key)
+
+
+def _image(images: NDArray[np.uint8]) -> Tensor:
+    """``(B, H, W, 3)`` as a tensor ``(B, 3, H, W)``, channels last, without a copy."""
+    return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)
+
+
+def _int64(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _single_threaded(_worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # its thread pool does not survive a fork

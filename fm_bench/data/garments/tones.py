@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Which colours a garment shows: its own, the pattern's, the contrasting parts', buttons and seams."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fm_bench.data.garments.canvas import RGB
+from fm_bench.data.garments.vocabulary import COLOURS, PALETTE
+
+_CONTRASTS = ("white", "black", "navy", "red", "beige", "grey", "yellow", "turquoise")
+SLEEVE_SHARE, COLLAR_SHARE = 0.16, 0.35
+"""Share of items whose sleeves or collar have another colour than the torso."""
+
+
+class Tones(NamedTuple):
+    """Colours of one garment."""
+
+    torso: RGB
+    second: RGB
+    third: RGB
+    sleeves: RGB
+    collar: RGB
+    seam: RGB
+    inside: RGB
+    metal: RGB
+    button: RGB
+    trim: RGB
+    sleeves_name: str
+    collar_name: str
+
+
+def tones(colour: str, pattern: str, shape: str, item: Mapping[str, float]) -> Tones:
+    """The colours that follow from the labels and the item's style.
+
+    Args:
+        colour: the torso's colour class.
+        pattern: decides what the second and third colours may be.
+        shape: raglan sleeves are of another tone even where they have no other colour.
+        item: the style's numbers, named as ``looks.ITEM``.
+    """
+    shade = np.array([item["red"], item["green"], item["blue"]])
+    torso = _rgb((np.array(COLOURS[colour], dtype=float) + shade) * item["depth"])
+    second, third = _pattern_colours(torso, pattern, item)
+    sleeves_name = _contrast(colour, item["sleeve colour"]) if item["contrast sleeves"] < SLEEVE_SHARE else colour
+    collar_name = _contrast(colour, item["collar colour"]) if item["contrast collar"] < COLLAR_SHARE else colour
+    same = lift(torso, 0.68, 48) if shape == "raglan" else torso
+    sleeves = same if sleeves_name == colour else COLOURS[sleeves_name]
+    collar = lift(torso, 0.84, 26) if collar_name == colour else COLOURS[collar_name]
+    dark = luminance(torso) < 90
+    metal = [(206, 208, 214), (216, 178, 92), (150, 150, 158)][int(item["metal"] * 3)]
+    button = ((244, 240, 228) if item["buttons"] < 0.7 else (226, 196, 120)) if dark else ((36, 30, 30) if item["buttons"] < 0.7 else (98, 60, 34))
+    trim = lift(torso, 0.5, 62) if item["trim"] < 0.7 else ((226, 224, 220) if dark else (44, 42, 52))
+    return Tones(torso, second, third, sleeves, collar, seam(torso), lift(torso, 0.45, 48), metal, button, trim, sleeves_name, collar_name)
+
+
+def luminance(colour: RGB) -> float:
+    """Perceived brightness in [0, 255]."""
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+
+
+def lift(colour: RGB, factor: float, offset: float) -> RGB:
+    """A darker tone of a light colour, or a lighter one of a dark colour, so that it always stands out."""
+    if luminance(colour) < 75:
+        return _rgb(np.array(colour) + offset)
+    return _rgb(np.array(colour) * factor)
+
+
+def seam(colour: RGB) -> RGB:
+    """The colour of seams and outlines on ``colour``."""
+    return lift(colour, 0.55, 52)
+
+
+def _rgb(values: np.typing.NDArray[np.floating]) -> RGB:  # type: ignore[type-arg]
+    r, g, b = np.clip(values, 6, 250).tolist()
+    return round(r), round(g), round(b)
+
+
+def _contrast(colour: str, u: float) -> str:
+    choices = [name for name in _CONTRASTS if np.abs(PALETTE[list(COLOURS).index(name)] - np.array(COLOURS[colour])).sum() > 150]
+    return choices[int(u * len(choices))]
+
+
+def _pattern_colours(torso: RGB, pattern: str, item: Mapping[str, float]) -> tuple[RGB, RGB]:
+    base = np.array(torso, dtype=float)
+    dark = luminance(torso) < 110
+    if pattern == "camouflage":
+        return (_rgb(base + (48, 46, 30)), _rgb(base + (92, 84, 60))) if dark else (_rgb(base * 0.66), _rgb(base * 0.4))
+    if pattern == "leopard":
+        return (_rgb(base + 105), _rgb(base + 45)) if dark else ((34, 26, 22), _rgb(base * 0.72))
+    light = [(246, 244, 238), (250, 224, 120), (190, 214, 236), (244, 190, 190)]
+    deep = [(30, 30, 40), (32, 44, 96), (130, 24, 44), (30, 84, 60)]
+    pool, other = (light, deep) if dark else (deep, light)
+    if pattern in ("gingham", "ombre", "tie-dye"):
+        second = (246, 244, 240) if luminance(torso) < 120 else deep[int(item["accent"] * 4)]
+        return (_rgb((base + second) / 2), second) if pattern == "gingham" else (second, second)
+    second = pool[int(item["accent"] ** 1.7 * 4)]
+    third = other[int(item["accent 2"] * 4)] if pattern in ("floral", "graphic print") else light[int(item["accent 2"] * 4)]
+    if pattern == "argyle":
+        third = pool[(int(item["accent"] ** 1.7 * 4) + 1) % 4]
+    return second, third

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""Random numbers that are a pure function of what they are for: no choice depends on how the work was divided."""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def keys(seed: int, purpose: str, *numbers: NDArray[np.integer] | int) -> NDArray[np.uint64]:  # type: ignore[type-arg]
+    """One 64-bit key per row, as good as random (counter-based, with the finaliser of SplitMix64).
+
+    Args:
+        seed: of the run or the catalogue.
+        purpose: a name; different names give unrelated keys.
+        numbers: integer counters that tell rows apart, arrays that broadcast or single ones.
+    """
+    key = np.atleast_1d(np.asarray(seed, dtype=np.int64)).astype(np.uint64) + np.uint64(zlib.crc32(purpose.encode()))
+    key = _mix(key * _GOLDEN + _GOLDEN)
+    for number in numbers:
+        key = _mix((key ^ np.asarray(number, dtype=np.int64).astype(np.uint64)) * _GOLDEN + _GOLDEN)
+    return key
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Training augmentation that leaves every label true, and the normalisation of pictures."""
+
+import os
+import random
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would otherwise ask the network for a newer version
+
+import albumentations
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, per RGB channel in [0, 1]; for every backbone, since some start from weights that expect them."""
+
+
+class Augment:
+    """Mirrors, moves, turns and scales a little, and changes the light a little.
+
+    Hue and saturation stay, because colour is a label, and nothing is cut off but a narrow rim, because length and
+    sleeves are labels. Half of the pictures keep their geometry, and with it their sharpness. What happens to a picture
+    depends on its key alone.
+    """
+
+    def __init__(self) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._random = random.Random(0)  # noqa: S311 - augmentation, not cryptography
+        self._compose = albumentations.Compose(
+            [
+                albumentations.HorizontalFlip(p=0.5),
+                albumentations.Affine(
+                    scale=(0.92, 1.08),
+                    translate_percent=(-0.04, 0.04),
+                    rotate=(-8, 8),
+                    keep_ratio=True,
+                    border_mode=cv2.BORDER_REFLECT_101,
+                    p=0.5,
+                ),
+                albumentations.RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.1, p=0.5),
+            ]
+        )
+        # One pair of generators for all transforms: setting its state is far cheaper than a new pair per picture.
+        self._compose.set_random_state(self._generator, self._random)
+        self._state = self._generator.bit_generator.state
+
+    def __call__(self, images: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Augments ``images (B, H, W, 3)``, picture i by ``keys[i]`` of ``(B,)``; the input stays as it was."""
+        augmented = np.empty_like(images)
+        for i, key in enumerate(keys.tolist()):
+            self._random.seed(key)
+            self._state["state"]["state"] = key
+            self._generator.bit_generator.state = self._state
+            augmented[i] = self._compose(image=images[i])["image"]
+        return augmented
+
+
+def normalise(images: Tensor) -> Tensor:
+    """``(B, 3, H, W)`` uint8 to float32 by ImageNet's mean and deviation, channels last (fastest on CPUs)."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    floats = images.to(torch.float32, memory_format=torch.channels_last)
+    return floats.mul_(1 / (255 * std)).sub_(mean / std)

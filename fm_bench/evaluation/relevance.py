@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""How well gallery images fit targets: matched attributes, counted over the whole gallery.
+
+``matched(q, j)`` is the number of labelled entries of target ``q`` that image ``j`` has too, ``rel(q, j)`` is that
+divided by the number of labelled entries, and ``rel = 1`` is a hit. A missing label of an image matches nothing. Under
+``strict_equal`` every entry counts, and missing equals missing.
+
+Targets and images with equal labels are looked at once. What remains is compared attribute by attribute on bytes, in
+blocks that fit the cache, and only the best matches of each target leave a block, so that no (targets x gallery) array
+exists.
+"""
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fm_bench.errors import UserError
+from fm_bench.evaluation.protocol import Missing
+from fm_bench.retrieval.distances import I64, in_threads
+
+_TARGETS = 32
+_IMAGES = 1 << 14
+
+
+class Codes(NamedTuple):
+    """Labels prepared for comparison by equality: what must not match got values that never meet."""
+
+    target: NDArray[np.uint16]  # (R, A)
+    gallery: NDArray[np.uint16]  # (N, A)
+    needed: I64  # (R,) entries that a hit matches
+
+    @classmethod
+    def of(cls, targets: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], missing: Missing) -> "Codes":
+        """From ``targets (R, A)`` and ``labels (N, A)``, −1 = missing."""
+        strict = missing == "strict_equal"
+        target, gallery = targets.astype(np.int32) + 2, labels.astype(np.int32) + 2  # missing becomes 1
+        needed = np.full(len(targets), targets.shape[1]) if strict else (targets >= 0).sum(axis=1)
+        if not strict:
+            target[targets < 0] = 0
+        return cls(target.astype(np.uint16), gallery.astype(np.uint16), needed.astype(np.int64))
+
+    def matched(self, ids: I64) -> NDArray[np.uint8]:
+        """``(R, k)`` matched attributes of images ``ids (R, k)``; 0 where the id is negative."""
+        count = np.zeros(ids.shape, np.uint8)
+        for m in range(self.target.shape[1]):
+            count += self.gallery[ids, m] == self.target[:, m, None]
+        count[ids < 0] = 0
+        return count
+
+
+class Matches:
+    """Matched attributes of every target with the whole gallery, as far as the metrics need them.
+
+    Args:
+        codes: targets and gallery.
+        depth: images per target of which the best matches must be known.
+    """
+
+    def __init__(self, codes: Codes, depth: int) -> None:
+        self.codes, self.depth = codes, depth
+        rows = np.concatenate((codes.target, codes.gallery))
+        code = row_codes(rows)
+        _, first, self._target = np.unique(code[: len(codes.target)], return_index=True, return_inverse=True)
+        _, image, self._group = np.unique(code[len(codes.target) :], return_index=True, return_inverse=True)
+        self._weights = np.bincount(self._group, minlength=len(image))
+        self._needed = codes.needed[first]
+        self._targets = codes.target[first]
+        self._images = np.ascontiguousarray(codes.gallery[image].T)  # (A, U)
+        if max(self._targets.max(initial=0), self._images.max(initial=0)) < 256:
+            self._targets, self._images = self._targets.astype(np.uint8), self._images.astype(np.uint8)
+        attributes = codes.target.shape[1]
+        # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
+        self._count = np.zeros((len(first), attributes + 1), np.int64)
+        hits: dict[int, list[tuple[I64, I64]]] = {}
+        in_threads(lambda part: hits.__setitem__(part.start, self._compare(part)), len(first), _TARGETS)
+        self._hits = [pair for start in sorted(hits) for pair in hits[start]]  # whichever thread was first
+        self._at_least = self._count[:, ::-1].cumsum(axis=1)[:, ::-1]
+
+    def _compare(self, part: slice) -> list[tuple[I64, I64]]:
+        """Counts levels for a block of targets; gives the (target, image) pairs that fit wholly."""
+        targets, needed = self._targets[part], self._needed[part]
+        size, step, start, hits = len(targets), _IMAGES // 8, 0, []
+        count = np.zeros((size, self._count.shape[1]), np.int64)
+        floor = np.zeros(size, np.int64)  # lower levels than this cannot be among the best `depth`
+        while start < self._images.shape[1]:
+            images = self._images[:, start : start + step]
+            matched = (targets[:, 0, None] == images[0]).view(np.uint8)
+            equal = np.empty(matched.shape, bool)
+            for m in range(1, len(images)):
+                matched += np.equal(targets[:, m, None], images[m], out=equal).view(np.uint8)
+            row, column = np.divmod(np.flatnonzero(matched >= floor.astype(np.uint8)[:, None]), images.shape[1])
+            level = matched[row, column].astype(np.int64)
+            weights = self._weights[start + column]
+            count += (
+                np.bincount(row * count.shape[1] + level, weights, count.size).reshape(count.shape).astype(np.int64)
+            )
+            hit = level == needed[row]
+            hits.append((part.start + row[hit], start + column[hit]))
+            enough = count[:, ::-1].cumsum(axis=1)[:, ::-1] >= self.depth
+            floor = np.minimum(np.maximum(enough.sum(axis=1) - 1, 0), needed)
+            start, step = start + step, min(2 * step, _IMAGES)
+        self._count[part] = count
+        return hits
+
+    @cached_property
+    def relevant(self) -> I64:
+        """``(R,)`` images that fit the target wholly."""
+        return np.asarray(self._at_least[self._target, self._needed[self._target]])
+
+    def best(self, depth: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``(R, depth)`` matched attributes of the best images, most first; 0 past the gallery's end.
+
+        Args:
+            depth: at most one less than this object was made for.
+            without: ``(R,)`` matched attributes of an image that each request leaves out, or −1.
+        """
+        levels = np.arange(1, self._at_least.shape[1])
+        at_least = self._at_least[self._target, 1:] - (without[:, None] >= levels)
+        best = np.zeros((len(at_least), depth), np.int64)
+        for level in range(at_least.shape[1]):
+            best += at_least[:, level, None] > np.arange(depth)
+        return best
+
+    def pairs(self, requests: I64) -> tuple[I64, I64]:
+        """All (position in ``requests``, image) pairs where the image fits wholly."""
+        target = np.concatenate([t for t, _ in self._hits]) if self._hits else np.empty(0, np.int64)
+        group = np.concatenate([g for _, g in self._hits]) if self._hits else np.empty(0, np.int64)
+        request, hit = join(self._target[requests], target)
+        pair, image = join(group[hit], self._group)
+        return request[pair], image
+
+
+def row_codes(rows: NDArray[np.integer[Any]]) -> I64:
+    """One integer per row of ``(n, A)`` non-negative integers; equal codes mean equal rows."""
+    code, span = np.zeros(len(rows), np.int64), 1
+    for column in rows.T:
+        size = int(column.max(initial=0)) + 1
+        if span * size >= 2**63:  # renumber the rows seen so far: at most n different ones
+            values, code = np.unique(code, return_inverse=True)
+            span = len(values)
+        code = code * size + column
+        span *= size
+    return code
+
+
+def join(left: I64, right: I64) -> tuple[I64, I64]:
+    """All positions (i, j) with ``left[i] == right[j]``, by i."""
+    order = np.argsort(right, kind="stable")
+    ordered = right[order]
+    start, stop = np.searchsorted(ordered, left), np.searchsorted(ordered, left, side="right")
+    length = stop - start
+    i = np.repeat(np.arange(len(left)), length)
+    step = np.arange(len(i)) - np.repeat(np.cumsum(length) - length, length)
+    return i, order[start[i] + step]
+
+
+def check_labels(labels: NDArray[Any], what: str, rows: int, attributes: int | None = None) -> NDArray[np.integer[Any]]:
+    """``labels``, if they are ``rows`` rows of integers from −1 up; otherwise UserError, which calls them ``what``."""
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.shape[1] == 0:
+        raise UserError(
+            f"{what} have shape {labels.shape} and type {labels.dtype}, but (rows, attributes) integers are needed."
+        )
+    if len(labels) != rows:
+        raise UserError(f"{what} have {len(labels)} rows, but there are {rows} embeddings: give one row each.")
+    if attributes is not None and labels.shape[1] != attributes:
+        raise UserError(f"{what} have {labels.shape[1]} attributes, but the gallery's labels have {attributes}.")
+    if len(labels) and (int(labels.min()) < -1 or int(labels.max()) > 65_000):
+        row = int(np.flatnonzero(((labels < -1) | (labels > 65_000)).any(axis=1))[0])
+        raise UserError(
+            f"{what} range from {labels.min()} to {labels.max()}, first out of range in row {row}, "
+            "but only -1 (missing) to 65000 are labels."
+        )
+    return labels

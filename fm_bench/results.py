@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What a run leaves behind: its record, the outcome of every request, and the trained weights."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fm_bench.config import RunConfig
+from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.data.requests import Requests
+from fm_bench.environment import code_version, hardware, versions
+from fm_bench.errors import UserError
+from fm_bench.evaluation.evaluator import Estimate, Report
+from fm_bench.evaluation.protocol import Protocol
+from fm_bench.files import replacing
+from fm_bench.leaderboard.record import Estimates, Record
+from fm_bench.methods import METHODS, Method
+from fm_bench.training import StageResult
+
+PER_REQUEST = "requests.npz"
+TOP = 10  # images kept per request, for pictures of results
+
+
+class Question(NamedTuple):
+    """A protocol with the requests that it asks."""
+
+    protocol: Protocol
+    requests: Requests
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the bench knows of a run besides its measurements."""
+
+    config: RunConfig
+    fingerprint: str
+    data_digest: str
+    command: str
+    notes: list[str]
+
+
+def make_record(
+    facts: Facts,
+    method: Method,
+    datamodule: FashionDataModule,
+    asked: Mapping[str, Question],
+    reports: Mapping[str, Report],
+    stages: Mapping[str, StageResult],
+    seconds: Mapping[str, float],
+    dim: int,
+) -> Record:
+    """The record of a finished run. Training time counts shared stages and earlier attempts of this run in."""
+    config = facts.config
+    number = sum(len(question.requests) for question in asked.values())
+    times = dict(seconds) | {"train": sum(result.seconds for result in stages.values())}
+    times["total"] = sum(times.values())
+    images = sum(result.images for result in stages.values())
+    return Record(
+        fingerprint=facts.fingerprint,
+        method=config.method,
+        variant=config.variant,
+        label=config.label,
+        data=config.data,
+        profile=config.profile,
+        mode="paper" if config.mode == "paper" else "common",
+        seed=config.seed,
+        config=config.numeric() | {"training_images": images},
+        data_digest=facts.data_digest,
+        protocols={name: question.protocol.digest for name, question in asked.items()},
+        request_digests={name: question.requests.digest for name, question in asked.items()},
+        metrics={name: _plain(report.metrics) for name, report in reports.items()},
+        by_attribute={
+            name: {attribute: _plain(metrics) for attribute, metrics in report.by_attribute.items()} for name, report in reports.items()
+        },
+        curves={name: _curve(report) for name, report in reports.items()},
+        requests={name: report.requests for name, report in reports.items()},
+        tied={name: report.tied_share for name, report in reports.items()},
+        gallery=len(datamodule.gallery_rows),
+        dim=dim,
+        parameters=sum(parameter.numel() for parameter in method.parameters()),
+        seconds={name: round(value, 3) for name, value in times.items()},
+        query_ms=round(1000 * (seconds.get("embed_queries", 0) + seconds.get("search", 0)) / number, 4),
+        peak_memory_mb=_peak_memory(),
+        hardware=hardware(),
+        versions=versions(),
+        code=code_version(),
+        command=facts.command,
+        notes=facts.notes,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def save_requests(folder: Path, asked: Mapping[str, Question], reports: Mapping[str, Report]) -> None:
+    """Writes what was asked (``requests/PROTOCOL.npz``) and what every request scored (``requests.npz``)."""
+    for name, question in asked.items():
+        question.requests.save(folder / "requests" / f"{name}.npz")
+    arrays = {f"{name}/{metric}": values for name, report in reports.items() for metric, values in report.per_request.items()}
+    with replacing(folder / PER_REQUEST) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def save_model(method: Method, path: Path) -> None:
+    """Writes weights and hyper-parameters as a file that loads with ``weights_only=True``."""
+    content = {"class": type(method).__name__, "hyper": dict(method.hparams), "state_dict": method.state_dict()}
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_model(path: Path, name: str) -> Method:
+    """A trained method from what ``save_model`` wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged, unsafe to read, or of another method than ``name``.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        hyper = dict(content["hyper"])
+        if content["class"] != METHODS[name].__name__:
+            raise UserError(f"{path} holds {content['class']}, not the method {name!r}: give the folder of a run of that method.")
+        method = METHODS[name](**hyper | {"weights": None} if "weights" in hyper else hyper)
+        method.load_state_dict(content["state_dict"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: let the run finish first.") from error
+    except UserError:
+        raise
+    except Exception as error:  # truncated, not a checkpoint, or one that would need unpickling
+        raise UserError(f"{path} could not be read as trained weights ({type(error).__name__}): run the benchmark again.") from error
+    return method.eval()
+
+
+def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
+    return {
+        name: {"value": value.value} if value.low is None else {"value": value.value, "low": value.low, "high": value.high}
+        for name, value in metrics.items()
+    }
+
+
+def _curve(report: Report) -> dict[str, list[float]]:
+    points = sorted((int(name.split("@")[1]), value.value) for name, value in report.metrics.items() if name.startswith("accuracy@"))
+    return {"k": [float(k) for k, _ in points], "accuracy": [value for _, value in points]}
+
+
+def _peak_memory() -> float:
+    """Highest resident memory of this process in MiB (macOS counts bytes, Linux KiB)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)

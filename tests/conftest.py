@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of every test: a cache folder of the session's own, and real photos where there are any."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))  # fakes.py, for tests of every folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from, or left in, the user's cache; the workers of one run share a folder."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "fm-bench-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FM_BENCH_CACHE", str(cache))
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def photos_root() -> Path:
+    """The Fashion Product Images data set, laid out as users download it; skips where there is none.
+
+    It is looked for in the folder that ``FM_BENCH_PHOTOS`` names, else in ``../shared/data/fashion-product-images``
+    beside the repository; if only its archives are there, they are unpacked once per machine.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared/data/fashion-product-images"
+    given = Path(os.environ.get("FM_BENCH_PHOTOS") or beside)
+    if (given / "images").is_dir() and (given / "styles.csv").is_file():
+        return given
+    if not (given / "unpack").is_file():
+        pytest.skip(f"no real photos: {given} does not hold Fashion Product Images (set FM_BENCH_PHOTOS)")
+    home = Path(tempfile.gettempdir()) / f"fm-bench-test-photos-{os.getuid()}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.is_symlink() or home.stat().st_uid != os.getuid():
+        pytest.skip(f"no real photos: {home} belongs to someone else")
+    with FileLock(home / "lock"):  # the workers of one run need it at the same time
+        subprocess.run([sys.executable, str(given / "unpack"), str(home / "photos")], check=True, capture_output=True)
+    return home / "photos"

@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: MIT
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import cv2
+import fakes
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from fm_bench.attributes import AttributeSchema
+from fm_bench.catalog import Catalog, Dataset, UnreadableImageError
+from fm_bench.data import cache as cache_module
+from fm_bench.data import decoding, images
+from fm_bench.data.contents import content_digests
+from fm_bench.data.images import FileSource, cached_images, decode, fit
+from fm_bench.errors import UserError
+from fm_bench.files import digest
+
+RED = (200, 30, 40)
+
+
+class Counting:
+    """Draws pictures and counts how often; readable from processes, since they import this file by its name."""
+
+    digest = "counting"
+
+    def __init__(self, seconds: float = 0.0, bad: tuple[str, ...] = ()) -> None:
+        self.seconds, self.bad, self.calls = seconds, bad, 0
+
+    def read(self, image: str, size: tuple[int, int]) -> np.ndarray:
+        self.calls += 1
+        time.sleep(self.seconds)
+        if image in self.bad:
+            raise UnreadableImageError("truncated JPEG")
+        return np.full((*size, 3), int(image) % 251, np.uint8)
+
+
+def dataset(names: list[str], source) -> Dataset:
+    n = len(names)
+    labels, zeros = np.zeros((n, 1), np.int16), np.zeros(n, np.int8)
+    return Dataset(
+        Catalog(AttributeSchema(("a",), (("x",),)), np.array(names), labels, np.arange(n), zeros, zeros), source
+    )
+
+
+def numbered(n: int, **options) -> Dataset:
+    return dataset([str(i) for i in range(n)], Counting(**options))
+
+
+def folder(root: Path, count: int = 20) -> Dataset:
+    names = fakes.pictures(root, count)
+    return files(root, names)
+
+
+def files(root: Path, names: list[str]) -> Dataset:
+    return dataset(names, FileSource(root, digest(names, content_digests(root, np.array(names)))))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+# Decoding.
+
+
+def test_decode_is_rgb():
+    image = fakes.picture(RED, 0)
+    assert np.array_equal(decode(fakes.png(image)), image)
+    assert np.abs(decode(fakes.jpeg(image)).astype(int) - image).mean() < 5
+    assert np.abs(decode(fakes.jpeg(image))[40, 30].astype(int) - RED).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_respected(orientation):
+    upright = np.full((16, 32, 3), 255, np.uint8)
+    upright[:8, :16] = RED  # top left
+    inverse = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
+    stored = Image.fromarray(upright)
+    if orientation in inverse:
+        stored = stored.transpose(Image.Transpose[inverse[orientation]])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = decode(encoded(stored, "JPEG", quality=95, exif=exif))
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_is_ignored():
+    data = encoded(Image.fromarray(fakes.picture(RED, 0)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
+    assert decode(data).shape == (80, 60, 3)
+
+
+def test_other_kinds_of_pixels():
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (*RED, 255)
+    over_white = decode(encoded(Image.fromarray(rgba), "PNG"))
+    assert over_white[0, 0].tolist() == list(RED)
+    assert over_white[3, 3].tolist() == [255, 255, 255]
+    half = decode(encoded(Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8)), "PNG"))
+    assert abs(int(half[0, 0, 0]) - 127) <= 1
+    palette = Image.fromarray(fakes.picture(RED, 0)).quantize(8)
+    assert np.abs(decode(encoded(palette, "PNG"))[40, 30].astype(int) - RED).max() < 8
+    deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    shown = decode(cv2.imencode(".png", deep)[1].tobytes())
+    assert shown[0, 0].tolist() == [0, 0, 0]
+    assert shown[3, 3].tolist() == [255, 255, 255]
+    assert abs(int(shown[2, 0, 0]) - 136) <= 1
+    cmyk = Image.fromarray(np.full((8, 8, 3), RED, np.uint8)).convert("CMYK")
+    assert np.abs(decode(encoded(cmyk, "JPEG", quality=95))[4, 4].astype(int) - RED).max() < 16
+    grey = Image.fromarray(np.full((8, 8), 77, np.uint8))
+    assert decode(encoded(grey, "PNG"))[0, 0].tolist() == [77, 77, 77]
+    for kind in ("WEBP", "GIF", "BMP", "TIFF"):
+        assert decode(encoded(Image.fromarray(fakes.picture(RED, 0)), kind)).shape == (80, 60, 3)
+
+
+WHOLE = fakes.jpeg(fakes.picture(RED, 0, (160, 120)))
+PROGRESSIVE = encoded(Image.fromarray(fakes.picture(RED, 0, (160, 120))), "JPEG", progressive=True)
+
+
+@pytest.mark.parametrize("data", [WHOLE, PROGRESSIVE], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("at_least", [None, 8])
+def test_truncated_jpegs_are_found(data, share, at_least):
+    with pytest.raises(UnreadableImageError, match="truncated JPEG"):
+        decode(data[: int(len(data) * share)], at_least)
+    assert decode(data, at_least).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "zero bytes"),
+        (fakes.LFS_POINTER, "a Git LFS pointer"),
+        (fakes.HTML_PAGE, "an HTML page"),
+        (b"  \n<HTML>", "an HTML page"),
+        (b"hello", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image"),
+        (fakes.png(fakes.picture(RED, 0))[:200], "truncated PNG|damaged PNG"),
+        (WHOLE[:300] + b"\0" * 300 + WHOLE[-2:], "JPEG"),
+        (b"\xff\xd8\xff\xe0" + b"x" * 100, "JPEG"),
+    ],
+)
+def test_impostors_are_named(data, found):
+    with pytest.raises(UnreadableImageError, match=found):
+        decode(data)
+
+
+def test_bombs_are_refused(monkeypatch):
+    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(UnreadableImageError, match="too large"):
+        decode(bomb)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(UnreadableImageError, match="60 x 80 pixels, too large"):
+        decode(fakes.jpeg(fakes.picture(RED, 0)))
+
+
+def test_reduced_decoding_shows_the_same_picture():
+    large = cv2.resize(fakes.picture(RED, 0), (1080, 1440), interpolation=cv2.INTER_CUBIC)
+    data = fakes.jpeg(large)
+    assert decode(data, 160).shape[0] in (180, 360)
+    full, reduced = fit(decode(data), (80, 64)), fit(decode(data, 160), (80, 64))
+    assert np.abs(full.astype(int) - reduced).mean() < 1.5
+
+
+# Fitting.
+
+
+def test_similar_aspects_are_stretched():
+    image = np.full((80, 60, 3), RED, np.uint8)
+    shown = fit(image, (80, 64))
+    assert shown.shape == (80, 64, 3)
+    assert (shown == RED).all()
+    assert fit(image, (80, 60)) is image
+
+
+@pytest.mark.parametrize(("size", "bars"), [((60, 120), "rows"), ((120, 60), "columns")])
+def test_other_aspects_are_shown_whole_on_white(size, bars):
+    shown = fit(np.full((*size, 3), RED, np.uint8), (64, 64))
+    assert shown.shape == (64, 64, 3)
+    inner = (shown == RED).all(axis=2)
+    across = inner.all(axis=1 if bars == "rows" else 0)
+    assert across.tolist() == [False] * 16 + [True] * 32 + [False] * 16
+    assert (shown[~inner] == 255).all()
+    assert fit(np.zeros((1, 5000, 3), np.uint8), (8, 8)).shape == (8, 8, 3)
+
+
+def test_shrinking_averages():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::2] = 255
+    assert np.abs(fit(stripes, (8, 8)).astype(int) - 127).max() <= 1
+
+
+def test_source_stays_in_its_folder(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(WHOLE)
+    (tmp_path / "root").mkdir()
+    source = FileSource(tmp_path / "root", "x")
+    for image in ("../a.jpg", str(tmp_path / "a.jpg"), "x/../../a.jpg"):
+        with pytest.raises(UnreadableImageError, match="outside"):
+            source.read(image, (8, 8))
+    with pytest.raises(UnreadableImageError, match="missing"):
+        source.read("a.jpg", (8, 8))
+    with pytest.raises(UnreadableImageError, match="not readable, Is a directory"):
+        FileSource(tmp_path, "x").read("root", (8, 8))
+
+
+# Content digests.
+
+
+def test_content_digests_follow_bytes_and_are_remembered(tmp_path, monkeypatch):
+    names = np.array(fakes.pictures(tmp_path, 4))
+    (tmp_path / names[3]).write_bytes((tmp_path / names[0]).read_bytes())
+    for name in names:
+        os.utime(tmp_path / name, (1e9, 1e9))
+    first = content_digests(tmp_path, names)
+    assert first[0] == first[3]
+    assert len(set(first)) == 3
+    (tmp_path / names[1]).write_bytes(WHOLE)
+    second = content_digests(tmp_path, names)
+    assert (first == second).tolist() == [True, False, True, True]
+
+
+def test_settled_files_are_not_read_again(tmp_path, monkeypatch):
+    from fm_bench.data import contents
+
+    names = np.array(fakes.pictures(tmp_path, 4))
+    monkeypatch.setattr(contents, "_RACY_NS", -(10**12))
+    first = content_digests(tmp_path, names)
+    monkeypatch.setattr(contents, "read_bytes", lambda path: pytest.fail(f"read {path} again"))
+    assert (content_digests(tmp_path, names) == first).all()
+
+
+def test_files_without_content_are_alike_in_nothing(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    assert len(set(content_digests(tmp_path, np.array(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])))) == 4
+
+
+# The cache.
+
+
+def test_cache_holds_each_row_in_order(tmp_path):
+    data = folder(tmp_path / "data")
+    rows = np.array([7, 3, 3, 0])
+    cache = cached_images(data, rows, (40, 30), cache=tmp_path / "cache")
+    expected = [data.source.read(data.catalog.image[row], (40, 30)) for row in rows]
+    assert np.array_equal(cache.images, expected)
+    assert cache.images.dtype == np.uint8
+    assert cache.readable.all()
+    assert len(cache) == 4
+    assert not cache.images.flags.writeable
+
+
+def test_cache_is_built_once_for_each_question(tmp_path):
+    data = numbered(30)
+
+    def ask(rows, size):
+        before = data.source.calls
+        cached_images(data, np.asarray(rows, dtype=np.int64), size, cache=tmp_path)
+        return data.source.calls - before
+
+    assert ask(range(30), (8, 8)) == 30
+    assert ask(range(30), (8, 8)) == 0
+    assert ask(range(30), (8, 6)) == 30
+    assert ask(range(29), (8, 8)) == 29
+    assert ask(range(29, -1, -1), (8, 8)) == 30
+    data.source.digest = "other"
+    assert ask(range(30), (8, 8)) == 30
+    assert ask([], (8, 8)) == 0
+    assert cached_images(data, np.arange(0), (8, 8), cache=tmp_path).images.shape == (0, 8, 8, 3)
+
+
+def test_changed_files_are_decoded_again(tmp_path):
+    data = folder(tmp_path / "data")
+    rows = np.arange(20)
+    before = cached_images(data, rows, (40, 30), cache=tmp_path).images.copy()
+    (tmp_path / "data/img/0003.jpg").write_bytes(WHOLE)
+    after = cached_images(files(tmp_path / "data", data.catalog.image.tolist()), rows, (40, 30), cache=tmp_path).images
+    assert [i for i in range(20) if not np.array_equal(before[i], after[i])] == [3]
+
+
+def damaged(tmp_path: Path) -> Dataset:
+    data = folder(tmp_path / "data")
+    img = tmp_path / "data/img"
+    (img / "0001.jpg").write_bytes(WHOLE[: len(WHOLE) // 2])
+    (img / "0002.jpg").write_bytes(fakes.LFS_POINTER)
+    (img / "0003.jpg").write_bytes(fakes.HTML_PAGE)
+    (img / "0004.jpg").write_bytes(b"")
+    (img / "0005.jpg").unlink()
+    (img / "0006.jpg").write_bytes(b"something else")
+    return data
+
+
+def test_unreadable_pictures_are_refused_in_one_sentence(tmp_path):
+    data = damaged(tmp_path)
+    with pytest.raises(UserError) as caught:
+        cached_images(data, np.arange(20), (40, 30), cache=tmp_path / "cache")
+    assert str(caught.value) == (
+        "6 of 20 pictures could not be read (img/0001.jpg: truncated JPEG; img/0002.jpg: a Git LFS pointer; "
+        "img/0003.jpg: an HTML page; img/0004.jpg: zero bytes; img/0005.jpg: missing; …): "
+        "replace them, or leave them out with --data.on_error skip."
+    )
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_unreadable_pictures_are_skipped_when_asked(tmp_path):
+    data = damaged(tmp_path)
+    for _ in range(2):  # built, then found
+        cache = cached_images(data, np.arange(20), (40, 30), on_error="skip", cache=tmp_path / "cache")
+        assert np.flatnonzero(~cache.readable).tolist() == [1, 2, 3, 4, 5, 6]
+        assert (cache.images[1:7] == 255).all()
+        assert (cache.images[7] < 200).any()
+    with pytest.raises(UserError, match="6 of 20 pictures"):  # a skipping run does not soften a strict one
+        cached_images(data, np.arange(20), (40, 30), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("damage", ["cut", "grown", "text", "marker", "no marker", "shape"])
+def test_damaged_cache_is_built_again(tmp_path, damage):
+    data = numbered(10)
+    path = cached_images(data, np.arange(10), (8, 8), cache=tmp_path).path
+    content, marker = path.read_bytes(), path.with_suffix(".json")
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "grown":
+        np.save(path, np.zeros((11, 8, 8, 3), np.uint8))
+    elif damage == "text":
+        path.write_bytes(b"\x93NUMPY nonsense")
+    elif damage == "marker":
+        marker.write_text("{")
+    elif damage == "no marker":
+        marker.unlink()
+    else:
+        np.save(path, np.zeros((10, 8, 8, 3), np.float32))
+    cache = cached_images(data, np.arange(10), (8, 8), cache=tmp_path)
+    assert data.source.calls == 20
+    assert cache.images[:, 0, 0, 0].tolist() == list(range(10))
+    assert json.loads(marker.read_text())["unreadable"] == []
+
+
+def test_full_disk_is_a_user_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"10 decoded pictures need 0\.00 GB in .*No space left.*FM_BENCH_CACHE"):
+        cached_images(numbered(10), np.arange(10), (8, 8), cache=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_unusable_cache_folder_is_a_user_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"is not usable .*FM_BENCH_CACHE"):
+        cached_images(numbered(10), np.arange(10), (8, 8), cache=tmp_path / "file")
+
+
+def test_pickling_maps_the_file_again(tmp_path):
+    cache = cached_images(numbered(100), np.arange(100), (64, 64), cache=tmp_path)
+    assert cache.images.shape[0] == 100
+    data = pickle.dumps(cache)
+    assert len(data) < 2000
+    assert np.array_equal(pickle.loads(data).images, cache.images)
+
+
+def test_processes_fill_the_same_cache(tmp_path, monkeypatch):
+    data = numbered(700, bad=("5", "699"))
+    alone = cached_images(data, np.arange(700), (8, 8), cache=tmp_path / "1", workers=1, on_error="skip")
+    monkeypatch.setattr(decoding, "_JUDGE_AFTER", 0.0)
+    monkeypatch.setattr(decoding, "POOL_WORTH", -1.0)
+    data.source.calls = 0
+    together = cached_images(data, np.arange(700), (8, 8), cache=tmp_path / "2", workers=2, on_error="skip")
+    assert data.source.calls < 700  # others did the rest
+    assert alone.path.read_bytes() == together.path.read_bytes()
+    assert np.flatnonzero(~together.readable).tolist() == [5, 699]
+
+
+SCRIPT = textwrap.dedent("""
+    import sys; sys.path[:0] = {paths!r}
+    from pathlib import Path
+    import numpy as np
+    from fm_bench.data import decoding
+    from test_images import numbered, cached_images
+    print("started", flush=True)
+    decoding._JUDGE_AFTER, decoding.POOL_WORTH = {judge}
+    cached_images(numbered(300, seconds={seconds}), np.arange(300), (8, 8), cache=Path({cache!r}), workers=2)
+    print("done", flush=True)
+""")
+
+
+def script(cache: Path, seconds: float, judge: tuple[float, float] = (1e9, 1e9)) -> subprocess.Popen[str]:
+    here = Path(__file__).parent
+    text = SCRIPT.format(paths=[str(here), str(here.parents[1])], cache=str(cache), seconds=seconds, judge=judge)
+    return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("judge", [(1e9, 1e9), (0.0, -1.0)], ids=["alone", "with processes"])
+def test_killed_build_leaves_nothing_that_counts(tmp_path, judge):
+    process = script(tmp_path, 0.02, judge)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".images-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(tmp_path.glob(".images-*"))
+    assert not list(tmp_path.glob("images-*.npy"))
+    data = numbered(300)
+    cache = cached_images(data, np.arange(300), (8, 8), cache=tmp_path)
+    assert data.source.calls == 300
+    assert cache.images[:, 0, 0, 0].tolist() == [i % 251 for i in range(300)]
+    assert not list(tmp_path.glob(".images-*"))
+
+
+def test_a_second_process_waits_and_reuses(tmp_path):
+    finished = cached_images(numbered(300), np.arange(300), (8, 8), cache=tmp_path / "elsewhere").path
+    path = tmp_path / "cache" / finished.name
+    path.parent.mkdir()
+    with FileLock(path.with_suffix(".lock")):
+        process = script(path.parent, seconds=60)  # would take for ever if it read a single picture
+        assert process.stderr is not None
+        assert "waiting" in process.stderr.readline()
+        for suffix in (".npy", ".json"):
+            path.with_suffix(suffix).write_bytes(finished.with_suffix(suffix).read_bytes())
+    assert process.communicate(timeout=30)[0] == "started\ndone\n"
+
+
+def test_real_photos_decode(photos_root, tmp_path):
+    names = sorted(path.name for path in (photos_root / "images").iterdir())[:2000]
+    data = dataset(names, FileSource(photos_root / "images", "real"))
+    started = time.process_time()
+    cache = cached_images(data, np.arange(2000), (80, 64), cache=tmp_path)
+    assert 2000 / (time.process_time() - started) > 500
+    assert cache.readable.all()
+    assert 150 < cache.images.mean() < 250

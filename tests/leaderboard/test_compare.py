@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+import io
+
+import numpy as np
+import pytest
+from records import outcomes, run
+from rich.console import Console
+
+from fm_bench.errors import UserError
+from fm_bench.evaluation.significance import paired_difference
+from fm_bench.leaderboard.compare import (
+    compare,
+    contrast,
+    differences,
+    load_run,
+    load_runs,
+    pooled,
+    print_comparison,
+    sample,
+)
+from fm_bench.leaderboard.record import add
+
+HITS = "manipulate-1/accuracy@20"
+
+
+def difference(x, y, protocol="manipulate-1", metric="accuracy@20"):
+    return differences(x, y, protocol, [metric])[metric]
+
+
+def alone(values, requests):
+    return sample({"": values.astype(float)}, requests)[""]
+
+
+def test_paired_difference_sees_what_separate_intervals_cannot(tmp_path):
+    # The same requests, 3 % of which only x answers: far inside both intervals (±2.5 %), and yet certain.
+    x = run(tmp_path, "x", {HITS: outcomes(0.53)})
+    y = run(tmp_path, "y", {HITS: outcomes(0.50)})
+    found = difference([x], [y])
+    assert found.value == pytest.approx(outcomes(0.53).mean() - outcomes(0.50).mean(), abs=1e-6)
+    assert 0 < found.low < found.value < found.high < 0.06
+    assert found.wins == pytest.approx(found.value, abs=1e-6)
+    assert found.losses == 0
+    unpaired = contrast(alone(outcomes(0.53), "some"), alone(outcomes(0.50), "others"))
+    assert unpaired.low < 0 < unpaired.high
+    reference = paired_difference(outcomes(0.53), outcomes(0.50))
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-3)
+    other = difference([y], [x])
+    assert (other.value, other.wins) == (pytest.approx(-found.value), 0)
+
+
+def test_unpaired_interval_is_that_of_two_independent_means():
+    x, y = alone(outcomes(0.6, 1000), "some"), alone(outcomes(0.3, 800, seed=1), "others")
+    found = contrast(x, y)
+    spread = (0.6 * 0.4 / 1000 + 0.3 * 0.7 / 800) ** 0.5
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.05)
+    assert found == contrast(alone(outcomes(0.6, 1000), "some"), y)
+
+
+def test_seeds_are_averaged_request_by_request_and_do_not_narrow_the_interval(tmp_path):
+    same = [run(tmp_path, "x", {HITS: outcomes(0.5)}, seed=seed) for seed in range(4)]
+    y = run(tmp_path, "y", {HITS: outcomes(0.4, seed=9)})
+    assert pooled(same).shape == (1500,)
+    assert difference(same, [y]) == difference(same[:1], [y], "manipulate-1", "accuracy@20")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"request_digests": {"manipulate-1": "others"}}, "request digest"),
+        ({"data_digest": "others"}, "data digest"),
+        ({"protocols": {"manipulate-1": "others"}}, "protocol digest"),
+        ({"mode": "paper"}, "mode"),
+        ({"gallery": 7}, "gallery"),
+    ],
+)
+def test_runs_that_were_not_asked_the_same_are_refused(tmp_path, changes, named):
+    x = run(tmp_path, "x", {HITS: outcomes(0.5)})
+    y = run(tmp_path, "y", {HITS: outcomes(0.5)}, **changes)
+    with pytest.raises(UserError, match=f"differ in {named}"):
+        difference([x], [y])
+
+
+def test_an_unknown_protocol_or_metric_names_the_known_ones(tmp_path):
+    x = run(tmp_path, "x", {HITS: outcomes(0.5)})
+    with pytest.raises(UserError, match="did you mean manipulate-1"):
+        difference([x], [x], "manipulate-3", "accuracy@20")
+    with pytest.raises(UserError, match="did you mean manipulate-1/accuracy@20"):
+        x.per_request("manipulate-1", "accuracy@21")
+    assert differences([x], [x], "manipulate-1", ["accuracy@21"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("results", "named"),
+    [
+        (outcomes(0.5, 10), "has shape"),
+        (np.full(1500, np.nan), "not finite"),
+        (outcomes(0.6), "has mean"),
+        (np.array([{}] * 1500), "could not be read"),
+    ],
+)
+def test_requests_of_another_run_are_found_out(tmp_path, results, named):
+    x = run(tmp_path, "x", {HITS: outcomes(0.5)})
+    np.savez(x.path, **{HITS: results})
+    with pytest.raises(UserError, match=named) as error:
+        x.per_request("manipulate-1", "accuracy@20")
+    assert str(x.path) in str(error.value)
+
+
+def test_missing_and_damaged_requests_are_users_errors(tmp_path):
+    x = run(tmp_path, "x", {HITS: outcomes(0.5)})
+    for data in (b"", b"PK\x03\x04 truncated", x.path.read_bytes()[:-50]):
+        x.path.write_bytes(data)
+        with pytest.raises(UserError, match=r"requests\.npz"):
+            x.per_request("manipulate-1", "accuracy@20")
+    x.path.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        x.per_request("manipulate-1", "accuracy@20")
+
+
+def test_two_folders_are_compared_and_printed(tmp_path):
+    results = {
+        f"{p}/{m}": outcomes(0.5) for p in ("manipulate-1", "search") for m in ("accuracy@20", "ndcg@20", "odd@1")
+    }
+    x = run(tmp_path, "x[red]", results)
+    y = run(tmp_path, "y", {key: outcomes(0.4) for key in results if "search" in key})
+    compared = compare(x.path.parent, y.path.parent)
+    assert {p: list(metrics) for p, metrics in compared[2].items()} == {"search": ["accuracy@20", "ndcg@20"]}
+    file = io.StringIO()
+    print_comparison(compared, Console(file=file, width=100))
+    assert "search: x[red] (seed 0) minus y (seed 0)" in file.getvalue()
+    assert f"+{outcomes(0.5).mean() - outcomes(0.4).mean():.3f}" in file.getvalue()
+    z = run(tmp_path, "z", {HITS: outcomes(0.4)})
+    with pytest.raises(UserError, match="no protocol in common"):
+        compare(y.path.parent, z.path.parent)
+    with pytest.raises(UserError, match=r"record\.json"):
+        compare(tmp_path, z.path.parent)
+
+
+def test_runs_are_found_with_their_requests_and_filed_ones_too(tmp_path):
+    x = run(tmp_path / "runs", "x", {HITS: outcomes(0.5)})
+    y = run(tmp_path / "runs", "y", {HITS: outcomes(0.5)})
+    y.path.unlink()
+    (tmp_path / "runs" / "z").mkdir()
+    (tmp_path / "runs" / "z" / "record.json").write_text("{")
+    (tmp_path / "runs" / "z" / "requests.npz").write_bytes(b"")
+    runs, problems = load_runs(tmp_path / "runs")
+    assert runs == [x]
+    assert len(problems) == 1
+    filed = add(x.path.parent, tmp_path / "filed")
+    (again,) = load_runs(tmp_path / "filed")[0]
+    assert again == load_run(filed)
+    np.testing.assert_array_equal(again.per_request("manipulate-1", "accuracy@20"), outcomes(0.5))
