@@ -5,8 +5,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -29,11 +30,10 @@ from fm_bench.files import digest, write_json
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.results import Facts, Question, make_record, save_model, save_requests
+from fm_bench.results import MODEL, Facts, Question, load_model, make_record, save_model, save_requests
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
-MODEL = "model.ckpt"
 REQUEST_SEED = 0  # every run of every method and seed is asked the same requests
 
 
@@ -84,7 +84,12 @@ def load_protocol(name: str) -> Protocol:
 def default_out(config: RunConfig, fingerprint: str, runs: Path) -> Path:
     """``runs/DATA-PROFILE/METHOD-VARIANT/seed0-1a2b3c4d``: no two different runs share a folder."""
     mode = "" if config.mode == "common" else f"-{config.mode}"
-    return runs / f"{config.data}-{config.profile}{mode}" / config.label.replace("/", "-") / f"seed{config.seed}-{fingerprint[:8]}"
+    return (
+        runs
+        / f"{config.data}-{config.profile}{mode}"
+        / config.label.replace("/", "-")
+        / f"seed{config.seed}-{fingerprint[:8]}"
+    )
 
 
 @dataclass
@@ -144,9 +149,11 @@ class Bench:
         with clock("search"):
             reports = judge(vectors, datamodule, asked)
         save_model(method, folder / MODEL)
-        save_requests(folder, asked, reports)
+        save_requests(folder, datamodule, asked, reports)
         dim = vectors["gallery"].shape[1]
-        facts = Facts(self.config, fingerprint, data_digest, self.command, [*dataset.notes, *notes, *_stage_notes(stages)])
+        facts = Facts(
+            self.config, fingerprint, data_digest, self.command, [*dataset.notes, *notes, *_stage_notes(stages)]
+        )
         record = make_record(facts, method, datamodule, asked, reports, stages, clock.seconds, dim)
         record_file.save(record, folder / record_file.FILE)
         return record
@@ -158,35 +165,49 @@ class Bench:
     def _introduce(self, dataset: Dataset) -> None:
         catalog = dataset.catalog
         self._say(
-            f"{self.config.label} on {self.config.data}: {len(catalog):,} images, {catalog.schema.num_attributes} attributes, "
-            f"{catalog.schema.num_values} values"
+            f"{self.config.label} on {self.config.data}: {len(catalog):,} images, "
+            f"{catalog.schema.num_attributes} attributes, {catalog.schema.num_values} values"
         )
         for note in dataset.notes:
             self._say(f"  {note}")
 
-    def _train(self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str) -> dict[str, StageResult]:
+    def _train(
+        self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str
+    ) -> dict[str, StageResult]:
         """Every stage, in order, each with the key of what its weights depend on besides the method."""
         loader = asdict(self.config.loader)
         loader.pop("num_workers")
         key = {"data": data_digest, "loader": loader, "image_size": self.config.image_size, "code": code_digest()}
         config = self.config
-        runner = StageRunner(folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say)
+        runner = StageRunner(
+            folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say
+        )
         return runner.run(method, datamodule)
 
     def _embed(
-        self, folder: Path, fingerprint: str, method: Method, datamodule: FashionDataModule, asked: dict[str, Question], clock: Clock
+        self,
+        folder: Path,
+        fingerprint: str,
+        method: Method,
+        datamodule: FashionDataModule,
+        asked: dict[str, Question],
+        clock: Clock,
     ) -> dict[str, NDArray[np.float32]]:
         """Gallery and queries of every protocol, ``{"gallery": (N, D), protocol: (R, D)}``."""
         vectors: dict[str, NDArray[np.float32]] = {}
         size = len(datamodule.gallery_rows)
         with clock("embed_gallery"):
             place, key = folder / "embeddings" / "gallery", digest(fingerprint, "gallery")
-            vectors["gallery"] = embed_to_store(method, datamodule, datamodule.gallery_dataloader(), size, place, key, self.config.trainer)
+            vectors["gallery"] = embed_to_store(
+                method, datamodule, datamodule.gallery_dataloader(), size, place, key, self.config.trainer
+            )
         for name, question in asked.items():
             with clock("embed_queries"):
                 loader, place = datamodule.query_dataloader(question.requests), folder / "embeddings" / name
                 key = digest(fingerprint, name, question.requests.digest)
-                vectors[name] = embed_to_store(method, datamodule, loader, len(question.requests), place, key, self.config.trainer)
+                vectors[name] = embed_to_store(
+                    method, datamodule, loader, len(question.requests), place, key, self.config.trainer
+                )
         return vectors
 
 
@@ -203,7 +224,10 @@ def check_depth(config: RunConfig, dataset: Dataset) -> None:
     for name in config.evaluation.protocols:
         depth = load_protocol(name).depth
         if depth >= size:  # the query's own picture is left out
-            raise UserError(f"protocol {name!r} looks at k = {depth} images, but the gallery has {size}: give a larger test split or gallery.")
+            raise UserError(
+                f"protocol {name!r} looks at k = {depth} images, but the gallery has {size}: "
+                "give a larger test split or gallery."
+            )
 
 
 def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dict[str, Question], list[str]]:
@@ -216,7 +240,9 @@ def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dic
     for name in config.evaluation.protocols:
         protocol = load_protocol(name)
         try:
-            requests = datamodule.mine(changes=protocol.changes, limit=config.evaluation.requests, cap=protocol.cap, seed=REQUEST_SEED)
+            requests = datamodule.mine(
+                changes=protocol.changes, limit=config.evaluation.requests, cap=protocol.cap, seed=REQUEST_SEED
+            )
         except UserError as error:
             problems.append(f"{name}: {error}")
         else:
@@ -226,7 +252,9 @@ def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dic
     return asked, problems
 
 
-def judge(vectors: dict[str, NDArray[np.float32]], datamodule: FashionDataModule, asked: dict[str, Question]) -> dict[str, Report]:
+def judge(
+    vectors: dict[str, NDArray[np.float32]], datamodule: FashionDataModule, asked: dict[str, Question]
+) -> dict[str, Report]:
     """Searches and scores every protocol."""
     reports = {}
     for name, (protocol, requests) in asked.items():
@@ -252,7 +280,9 @@ def rank_zero() -> bool:
 def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
     record = record_file.load(path)
     if record.fingerprint != fingerprint:
-        raise UserError(f"{path.parent} holds a run with other settings, data or code: give another --out or remove that folder.")
+        raise UserError(
+            f"{path.parent} holds a run with other settings, data or code: give another --out or remove that folder."
+        )
     say(f"{record.name} is recorded already: {path}")
     return record
 
@@ -263,7 +293,10 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
     if path.exists():
         found = json.loads(path.read_text()).get("fingerprint")
         if found != fingerprint:
-            raise UserError(f"{folder} holds an unfinished run with other settings, data or code: give another --out or remove that folder.")
+            raise UserError(
+                f"{folder} holds an unfinished run with other settings, data or code: "
+                "give another --out or remove that folder."
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run of fm-bench: give another --out.")
     elif rank_zero():
@@ -273,3 +306,59 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
 def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
     shared = [name for name, result in stages.items() if result.reused]
     return [f"stage {name} was trained once and shared by methods with equal settings" for name in shared]
+
+
+def prepare(config: RunConfig, console: Console) -> str:
+    """Decodes every picture that a run of ``config`` needs; returns a sentence about what is there now."""
+    dataset = READERS[config.data](**config.reader).read()
+    datamodule = data_module(config, dataset)
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    height, width = config.image_size
+    return f"{config.data}: {len(dataset.catalog):,} images ready at {width}x{height} pixels"
+
+
+class FinishedRun(NamedTuple):
+    """What a finished run was made of, with its data."""
+
+    config: RunConfig
+    fingerprint: str
+    dataset: Dataset
+
+
+def load_run(folder: Path) -> FinishedRun:
+    """A finished run from its folder. Raises UserError if there is none, or its data are gone."""
+    path = folder / CONFIG
+    if not path.exists() or not (folder / MODEL).exists():
+        raise UserError(f"{folder} holds no finished run: give the folder that `fm-bench bench` wrote.")
+    stored = json.loads(path.read_text())
+    config = RunConfig.from_dict(stored["config"])
+    return FinishedRun(config, stored["fingerprint"], READERS[config.data](**config.reader).read())
+
+
+def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path]:
+    """Judges a trained run by any protocol; embeddings that are there already are used again.
+
+    Args:
+        folder: of a finished run.
+        protocol: name of the protocol.
+        console: where progress is shown.
+
+    Returns:
+        The report, and the JSON file below ``folder`` that holds it.
+
+    Raises:
+        UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
+    """
+    run = load_run(folder)
+    config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol]))
+    check_depth(config, run.dataset)
+    datamodule = data_module(config, run.dataset)
+    datamodule.setup("predict")
+    asked, _ = mine_requests(config, datamodule)
+    method = load_model(folder / MODEL, config.method)
+    vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
+    report = judge(vectors, datamodule, asked)[protocol]
+    out = folder / "evaluations" / f"{protocol}.json"
+    write_json(out, report.as_json() | {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest})
+    return report, out

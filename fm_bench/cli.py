@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,12 +18,15 @@ from rich.table import Table
 from fm_bench import __version__, recipe
 from fm_bench.errors import UserError
 
+if TYPE_CHECKING:
+    from fm_bench.config import RunConfig
+
 EXIT_CHECK_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 Command = Callable[[argparse.Namespace], int]
-Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+Commands = Any  # argparse has no public name for what add_subparsers returns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,15 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fm-bench", description="The benchmark of fashion search with attribute manipulation.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "fm-bench", description="The benchmark of fashion search with attribute manipulation.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"fm-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = _command(commands, "list", _list, "what there is: methods, data sets, profiles, protocols")
     command.add_argument("kind", nargs="?", choices=recipe.KINDS, help="only this kind")
 
-    command = _command(commands, "bench", _bench, "train, search, judge and record one or more methods", takes_options=True)
-    command.add_argument("methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`")
+    command = _command(
+        commands, "bench", _bench, "train, search, judge and record one or more methods", takes_options=True
+    )
+    command.add_argument(
+        "methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`"
+    )
     command.add_argument("--data", default="garments", help="see `fm-bench list data` (default garments)")
     command.add_argument("--profile", default="quick", help="see `fm-bench list profiles` (default quick)")
     command.add_argument("--mode", default="common", help="common (the leaderboard's) or paper")
@@ -68,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
     command.add_argument("--logger", choices=LOGGERS, default="csv", help="where learning curves go (default csv)")
-    command.add_argument("--options", action="store_true", help="print every option of METHOD, data set and Trainer, and stop")
+    command.add_argument(
+        "--options", action="store_true", help="print every option of METHOD, data set and Trainer, and stop"
+    )
 
     command = _command(commands, "evaluate", _evaluate, "judge a trained run again, by any protocol")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
@@ -82,9 +94,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="PNG to write")
 
     command = _command(commands, "score", _score, "judge anyone's embeddings from files")
-    command.add_argument("--gallery", type=Path, required=True, help=".npz: embeddings (N, D), labels (N, A), optional item_ids (N,)")
-    command.add_argument("--queries", type=Path, required=True, help=".npz: embeddings (R, D), targets (R, A), optional item_ids, exclude (R,)")
-    command.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 30, 50], help="cut-offs of accuracy and NDCG")
+    command.add_argument(
+        "--gallery", type=Path, required=True, help=".npz: embeddings (N, D), labels (N, A), optional item_ids (N,)"
+    )
+    command.add_argument(
+        "--queries",
+        type=Path,
+        required=True,
+        help=".npz: embeddings (R, D), targets (R, A), optional item_ids, exclude (R,)",
+    )
+    command.add_argument(
+        "--k", type=int, nargs="+", default=[1, 5, 10, 20, 30, 50], help="cut-offs of accuracy and NDCG"
+    )
     command.add_argument("--mrr-at", type=int, default=1000, help="deepest rank that counts for MRR (default 1000)")
     command.add_argument("--out", type=Path, required=True, help="JSON report to write")
 
@@ -94,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data_commands(commands: Commands) -> None:
-    actions = commands.add_parser("data", help="look at a data set before training on it").add_subparsers(required=True, metavar="ACTION")
+    actions = commands.add_parser("data", help="look at a data set before training on it").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     for name, run, text in (
         ("prepare", _data_prepare, "decode every picture once, as a run would"),
         ("validate", _data_validate, "read every picture and report what is wrong; exit status 1 if anything is"),
@@ -102,17 +125,23 @@ def _data_commands(commands: Commands) -> None:
         ("preview", _data_preview, "write a contact sheet with labels"),
     ):
         command = _command(actions, name, run, text, takes_options=True)
-        command.add_argument("data", metavar="DATA", help="see `fm-bench list data`; options of its reader follow as --data.NAME VALUE")
+        command.add_argument(
+            "data", metavar="DATA", help="see `fm-bench list data`; options of its reader follow as --data.NAME VALUE"
+        )
         command.add_argument("--profile", default="quick", help="whose sizes to use (default quick)")
         if name in ("validate", "info"):
             command.add_argument("--json", action="store_true", help="for programs")
         if name == "preview":
-            command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write (default preview.png)")
+            command.add_argument(
+                "--out", type=Path, default=Path("preview.png"), help="PNG to write (default preview.png)"
+            )
             command.add_argument("--seed", type=int, default=0, help="which pictures are shown")
 
 
 def _leaderboard_commands(commands: Commands) -> None:
-    actions = commands.add_parser("leaderboard", help="tables and pages from records").add_subparsers(required=True, metavar="ACTION")
+    actions = commands.add_parser("leaderboard", help="tables and pages from records").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     command = _command(actions, "build", _leaderboard_build, "write the page of all records in a folder")
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
     command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"))
@@ -124,7 +153,9 @@ def _leaderboard_commands(commands: Commands) -> None:
     command.add_argument("b", type=Path, metavar="DIR_B")
 
 
-def _command(commands: Commands, name: str, run: Command, text: str, *, takes_options: bool = False) -> argparse.ArgumentParser:
+def _command(
+    commands: Commands, name: str, run: Command, text: str, *, takes_options: bool = False
+) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
@@ -156,14 +187,18 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.table import print_table
 
     configs = [
-        configure(spec, options.data, options.profile, options.mode, options.seed, options.rest) for spec in options.methods
+        configure(spec, options.data, options.profile, options.mode, options.seed, options.rest)
+        for spec in options.methods
     ]
     if options.options:
         for config in configs:
             print(option_parser(config.method, config.data).format_help())
         return 0
     if options.out and len(configs) > 1:
-        raise UserError(f"--out {options.out} names one folder but {len(configs)} methods were given: leave it out or give one method.")
+        raise UserError(
+            f"--out {options.out} names one folder but {len(configs)} methods were given: "
+            "leave it out or give one method."
+        )
     console = Console(stderr=True)
     records = []
     for config in configs:
@@ -205,7 +240,7 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reader_config(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _reader_config(options: argparse.Namespace) -> "RunConfig":
     from fm_bench.config import configure
 
     return configure("random", options.data, options.profile, "common", 0, options.rest)
@@ -230,7 +265,7 @@ def _data_info(options: argparse.Namespace) -> int:
     return _data_report(options, info)
 
 
-def _data_report(options: argparse.Namespace, inspect: Callable[..., dict]) -> int:  # type: ignore[type-arg]
+def _data_report(options: argparse.Namespace, inspect: Callable[..., dict[str, Any]]) -> int:
     from fm_bench.data.readers import READERS
     from fm_bench.data.validate import print_report
 

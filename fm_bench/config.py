@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The resolved configuration of one run, and how the command line changes it.
 
-The signatures of the reader, the method and ``Trainer`` are the schema: every argument of theirs is an option, typed and
-checked, and an option that does not exist is an error.
+The signatures of the reader, the method and ``Trainer`` are the schema: every argument of theirs is an option, typed
+and checked, and an option that does not exist is an error.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from fm_bench.errors import UserError, unknown
 from fm_bench.methods import METHODS
 from fm_bench.recipe import EvaluationConfig, LoaderConfig, StageBudget
 
-# Where the data lie, how many workers read them and what is done with broken pictures that are not there changes no number.
+# Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
 
@@ -79,6 +79,13 @@ class RunConfig:
         plain["trainer"] = {name: _plain(value) for name, value in self.trainer.items()}
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
+        """The inverse of ``to_dict``, for plain Trainer settings."""
+        stages = {name: StageBudget(**budget) for name, budget in plain["stages"].items()}
+        loader, evaluation = LoaderConfig(**plain["loader"]), EvaluationConfig(**plain["evaluation"])
+        return cls(**dict(plain) | {"stages": stages, "loader": loader, "evaluation": evaluation})
+
     def numeric(self) -> dict[str, Any]:
         """The part that can change a number: all but where things lie and how many processes load them."""
         plain = self.to_dict()
@@ -108,7 +115,9 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
     parser = option_parser(method, data)
     _set_defaults(parser, method, merged)
     given = _parse(parser, options)
-    trainer_defaults = {name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()}
+    trainer_defaults = {
+        name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()
+    }
     values = namespace_to_dict(parser.instantiate_classes(given))
     return RunConfig(
         method=method,
@@ -120,7 +129,9 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         budget=given.budget,
         reader=namespace_to_dict(given.data) if "data" in given else {},
         hyper=_seeded(method, namespace_to_dict(given.method) if "method" in given else {}, seed),
-        stages={stage.name: StageBudget(**namespace_to_dict(given.stages[stage.name])) for stage in METHODS[method].stages},
+        stages={
+            stage.name: StageBudget(**namespace_to_dict(given.stages[stage.name])) for stage in METHODS[method].stages
+        },
         loader=LoaderConfig(**namespace_to_dict(given.loader)),
         evaluation=EvaluationConfig(**namespace_to_dict(given.evaluation)),
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
@@ -153,7 +164,9 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
             defaults[f"{group}.{name}"] = value
     for stage, budget in merged["stages"].items():
         if stage not in stages:
-            raise UserError(f"the recipe of {method!r} names the stage {stage!r}, which the method does not have: {sorted(stages)}.")
+            raise UserError(
+                f"the recipe of {method!r} names the stage {stage!r}, which the method does not have: {sorted(stages)}."
+            )
         defaults |= {f"stages.{stage}.{name}": value for name, value in budget.items()}
     parser.set_defaults(defaults)
 
@@ -173,9 +186,13 @@ def _explain(parser: ArgumentParser, message: str) -> UserError:
     if surplus := re.search(r"[Uu]nrecognized arguments: (\S+)", first):
         return unknown("option", surplus.group(1).split("=")[0], known)
     if missing := re.search(r"arguments are required: ([\w.]+)", first):
-        return UserError(f"--{missing.group(1)} is not given: add it to the command (with make: ARGS='--{missing.group(1)} …').")
+        return UserError(
+            f"--{missing.group(1)} is not given: add it to the command (with make: ARGS='--{missing.group(1)} …')."
+        )
     if wrong := re.search(r'Parser key "([\w.]+)": (.*)', first):
-        kinds = " or ".join(dict.fromkeys(re.findall(r"Expected an? (?:<class '([\w.]+)'>|[\w ]*)", wrong.group(2)))).strip(" or")
+        kinds = " or ".join(
+            dict.fromkeys(re.findall(r"Expected an? (?:<class '([\w.]+)'>|[\w ]*)", wrong.group(2)))
+        ).strip(" or")
         found = re.search(r"(?:Given value|value): (\S+)", wrong.group(2)) or re.search(r"'([^']*)'", wrong.group(2))
         value = f" {found.group(1).rstrip('.')!r}" if found else ""
         expected = f": give {kinds.replace('NoneType', 'null')}" if kinds else f" ({wrong.group(2).rstrip('.')})"

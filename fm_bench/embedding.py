@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -16,6 +16,7 @@ from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.methods import Context, Method
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
+from fm_bench.training import Progress
 
 
 class StoreWriting(Callback):
@@ -42,7 +43,13 @@ class StoreWriting(Callback):
             self.writer = self.store.create(self.n, dim, self.key, token=self.key[:16])
 
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Writes one batch."""
         assert self.writer is not None
@@ -102,8 +109,10 @@ def embed_to_store(
         given = {name: value for name, value in trainer.items() if name in _FOR_PREDICTION and value is not None}
         callbacks: list[Callback] = [StoreWriting(store, n, key)]
         if given.get("enable_progress_bar", True):
-            callbacks.append(RichProgressBar(leave=False))
-        runner = L.Trainer(logger=False, enable_checkpointing=False, callbacks=callbacks, use_distributed_sampler=False, **given)
+            callbacks.append(Progress(leave=False))
+        runner = L.Trainer(
+            logger=False, enable_checkpointing=False, callbacks=callbacks, use_distributed_sampler=False, **given
+        )
         datamodule.predict_with(loader)
         runner.predict(method, datamodule=datamodule, return_predictions=False)
         if runner.interrupted:
@@ -111,4 +120,14 @@ def embed_to_store(
     return store.open(key)
 
 
-_FOR_PREDICTION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "enable_progress_bar", "plugins", "deterministic", "benchmark")
+_FOR_PREDICTION = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "enable_progress_bar",
+    "plugins",
+    "deterministic",
+    "benchmark",
+)

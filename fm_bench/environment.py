@@ -13,7 +13,17 @@ import torch
 
 import fm_bench
 
-PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "timm", "albumentations", "numpy", "faiss-cpu", "faiss-gpu")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "torchvision",
+    "torchmetrics",
+    "timm",
+    "albumentations",
+    "numpy",
+    "faiss-cpu",
+    "faiss-gpu",
+)
 # Pages and command lines may change without a number moving.
 _NOT_NUMERIC = ("leaderboard", "cli.py", "environment.py", "errors.py")
 
@@ -48,7 +58,9 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, str | int | list[str]]:
     """Processor, usable cores, memory in GiB, and GPUs."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30
     return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "gpus": gpus}
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
@@ -24,7 +25,9 @@ from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.training import StageResult
 
+MODEL = "model.ckpt"
 PER_REQUEST = "requests.npz"
+FOUND = "found.npz"
 TOP = 10  # images kept per request, for pictures of results
 
 
@@ -77,7 +80,8 @@ def make_record(
         request_digests={name: question.requests.digest for name, question in asked.items()},
         metrics={name: _plain(report.metrics) for name, report in reports.items()},
         by_attribute={
-            name: {attribute: _plain(metrics) for attribute, metrics in report.by_attribute.items()} for name, report in reports.items()
+            name: {attribute: _plain(metrics) for attribute, metrics in report.by_attribute.items()}
+            for name, report in reports.items()
         },
         curves={name: _curve(report) for name, report in reports.items()},
         requests={name: report.requests for name, report in reports.items()},
@@ -97,13 +101,23 @@ def make_record(
     )
 
 
-def save_requests(folder: Path, asked: Mapping[str, Question], reports: Mapping[str, Report]) -> None:
-    """Writes what was asked (``requests/PROTOCOL.npz``) and what every request scored (``requests.npz``)."""
+def save_requests(
+    folder: Path, datamodule: FashionDataModule, asked: Mapping[str, Question], reports: Mapping[str, Report]
+) -> None:
+    """Writes what was asked, what every request scored, and what it found.
+
+    ``requests/PROTOCOL.npz`` holds the requests, ``requests.npz`` arrays ``PROTOCOL/METRIC (R,)`` for paired tests, and
+    ``found.npz`` arrays ``PROTOCOL (R, TOP)`` of catalogue rows, best first.
+    """
+    scores: dict[str, NDArray[Any]] = {}
+    found: dict[str, NDArray[Any]] = {}
     for name, question in asked.items():
         question.requests.save(folder / "requests" / f"{name}.npz")
-    arrays = {f"{name}/{metric}": values for name, report in reports.items() for metric, values in report.per_request.items()}
-    with replacing(folder / PER_REQUEST) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        scores |= {f"{name}/{metric}": values for metric, values in reports[name].per_request.items()}
+        found[name] = datamodule.gallery_rows[reports[name].ranking.ids[:, :TOP]]
+    for path, arrays in ((folder / FOUND, found), (folder / PER_REQUEST, scores)):
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def save_model(method: Method, path: Path) -> None:
@@ -123,7 +137,9 @@ def load_model(path: Path, name: str) -> Method:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         hyper = dict(content["hyper"])
         if content["class"] != METHODS[name].__name__:
-            raise UserError(f"{path} holds {content['class']}, not the method {name!r}: give the folder of a run of that method.")
+            raise UserError(
+                f"{path} holds {content['class']}, not the method {name!r}: give the folder of a run of that method."
+            )
         method = METHODS[name](**hyper | {"weights": None} if "weights" in hyper else hyper)
         method.load_state_dict(content["state_dict"])
     except FileNotFoundError as error:
@@ -131,19 +147,25 @@ def load_model(path: Path, name: str) -> Method:
     except UserError:
         raise
     except Exception as error:  # truncated, not a checkpoint, or one that would need unpickling
-        raise UserError(f"{path} could not be read as trained weights ({type(error).__name__}): run the benchmark again.") from error
+        raise UserError(
+            f"{path} could not be read as trained weights ({type(error).__name__}): run the benchmark again."
+        ) from error
     return method.eval()
 
 
 def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
     return {
-        name: {"value": value.value} if value.low is None else {"value": value.value, "low": value.low, "high": value.high}
+        name: {"value": value.value}
+        if value.low is None
+        else {"value": value.value, "low": value.low, "high": value.high}
         for name, value in metrics.items()
     }
 
 
 def _curve(report: Report) -> dict[str, list[float]]:
-    points = sorted((int(name.split("@")[1]), value.value) for name, value in report.metrics.items() if name.startswith("accuracy@"))
+    points = sorted(
+        (int(name.split("@")[1]), value.value) for name, value in report.metrics.items() if name.startswith("accuracy@")
+    )
     return {"k": [float(k) for k, _ in points], "accuracy": [value for _, value in points]}
 
 

@@ -24,7 +24,14 @@ from fm_bench.recipe import StageBudget
 
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 # Trainer settings that change what is printed or where it is kept, but no trained weight
-_NOT_NUMERIC = {"logger", "default_root_dir", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "profiler"}
+_NOT_NUMERIC = {
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "log_every_n_steps",
+    "profiler",
+}
 FINAL = "final.pt"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -86,9 +93,14 @@ class StageRunner:
         if (folder / DONE).exists():
             result = StageResult(**json.loads((folder / DONE).read_text()))
             if result.fingerprint != fingerprint:
-                raise UserError(f"{folder} holds this stage trained with other settings: give another --out or remove it.")
+                raise UserError(
+                    f"{folder} holds this stage trained with other settings: give another --out or remove it."
+                )
             method.load_state_dict(torch.load(folder / FINAL, map_location="cpu", weights_only=True), strict=False)
-            self.say(f"stage {stage.name}: trained {'by an equal run' if result.reused else 'before'} in {result.seconds:.0f} s")
+            self.say(
+                f"stage {stage.name}: trained {'by an equal run' if result.reused else 'before'} "
+                f"in {result.seconds:.0f} s"
+            )
             return result
         result = self._fit(method, datamodule, stage, budget, folder, fingerprint)
         if stage.shared and _rank_zero():
@@ -99,11 +111,25 @@ class StageRunner:
         """Digest of everything that can change what the stage leaves behind, the stage before it included."""
         numerics = {name: str(value) for name, value in self.trainer.items() if name not in _NOT_NUMERIC}
         return digest(
-            method.stage_config(stage), stage.name, stage.monitor, before, self.seed, self.budget, asdict(budget), numerics, dict(self.key)
+            method.stage_config(stage),
+            stage.name,
+            stage.monitor,
+            before,
+            self.seed,
+            self.budget,
+            asdict(budget),
+            numerics,
+            dict(self.key),
         )
 
     def _fit(
-        self, method: Method, datamodule: FashionDataModule, stage: Stage, budget: StageBudget, folder: Path, fingerprint: str
+        self,
+        method: Method,
+        datamodule: FashionDataModule,
+        stage: Stage,
+        budget: StageBudget,
+        folder: Path,
+        fingerprint: str,
     ) -> StageResult:
         seed = int(digest(self.seed, stage.name)[:12], 16)
         method.begin(stage, seed)
@@ -111,7 +137,7 @@ class StageRunner:
         timer = Timer(interval="epoch")
         trainer = L.Trainer(**self._trainer_arguments(stage, folder, epochs, timer))
         resume = folder / LAST if (folder / LAST).exists() else None
-        self.say(f"stage {stage.name}: {trainer.max_epochs} epochs of {images:,} images" + (", resumed" if resume else ""))
+        self.say(f"stage {stage.name}: {trainer.max_epochs} x {images:,} images" + (", resumed" if resume else ""))
         try:
             trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         finally:
@@ -120,7 +146,9 @@ class StageRunner:
         if trainer.interrupted:
             raise KeyboardInterrupt
         best = _load_best(method, folder) if stage.monitor else None
-        result = StageResult(fingerprint, timer.time_elapsed("train"), trainer.current_epoch, trainer.current_epoch * images, best)
+        result = StageResult(
+            fingerprint, timer.time_elapsed("train"), trainer.current_epoch, trainer.current_epoch * images, best
+        )
         if trainer.is_global_zero:
             with replacing(folder / FINAL) as temporary:
                 torch.save({name: value.detach().cpu() for name, value in method.stage_state(stage).items()}, temporary)
@@ -129,10 +157,12 @@ class StageRunner:
                 (folder / name).unlink(missing_ok=True)
         trainer.strategy.barrier(f"stage-{stage.name}")
         score = "" if best is None else f", best {stage.monitor} {best:.3f}"
-        self.say(f"stage {stage.name}: {result.epochs} epochs in {result.seconds:.0f} s{score}")
+        self.say(f"stage {stage.name}: {result.images:,} images in {result.seconds:.0f} s{score}")
         return result
 
-    def _plan(self, method: Method, datamodule: FashionDataModule, stage: Stage, budget: StageBudget) -> tuple[int, int]:
+    def _plan(
+        self, method: Method, datamodule: FashionDataModule, stage: Stage, budget: StageBudget
+    ) -> tuple[int, int]:
         """Tells the DataModule what the stage learns from; returns its epochs and the images of each."""
         datamodule.setup("fit")
         images = budget.share * self.budget
@@ -151,18 +181,20 @@ class StageRunner:
         given = {name: value for name, value in self.trainer.items() if value is not None}
         callbacks: list[Callback] = [FiniteLoss(), timer]
         if given.get("enable_progress_bar", True) and not given.get("barebones"):
-            callbacks.append(RichProgressBar(leave=False))
+            callbacks.append(Progress(leave=False))
         if stage.monitor:
             callbacks.append(RetrievalValidation())
             callbacks.append(_checkpoint(folder, BEST, stage.monitor))
-        callbacks.append(_checkpoint(folder, LAST, None))  # after the best, so that a kill between the two repeats the epoch
+        callbacks.append(
+            _checkpoint(folder, LAST, None)
+        )  # after the best, so that a kill between the two repeats the epoch
         callbacks += given.pop("callbacks", [])
         own = {
             "max_epochs": epochs,
             "logger": self._logger(stage),
             "num_sanity_val_steps": 0,
             "limit_val_batches": None if stage.monitor else 0,
-            "use_distributed_sampler": False,  # our loaders deal whole batches out, so that results do not depend on the count
+            "use_distributed_sampler": False,  # our loaders share whole batches out among processes themselves
             "enable_model_summary": False,
             "log_every_n_steps": 10,
             "default_root_dir": folder,
@@ -179,19 +211,31 @@ class StageRunner:
         return False
 
 
+class Progress(RichProgressBar):
+    """A progress bar without the logger's version, which is the stage's name here."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Losses and validation scores."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
 class FiniteLoss(Callback):
     """Stops the run with one sentence as soon as the loss is no longer a number."""
 
     def __init__(self, every: int = 20) -> None:
         self.every = every  # reading the loss waits for the GPU, so not after each step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Looks at the loss of every ``every``-th step and of the last one of an epoch."""
         last = batch_idx + 1 == trainer.num_training_batches
         if (batch_idx % self.every == 0 or last) and not torch.isfinite(outputs["loss"]).item():
             raise UserError(
-                f"the training loss became {outputs['loss'].item()} in epoch {trainer.current_epoch}: lower the learning rate "
-                f"(the checkpoint of the last whole epoch is kept in {trainer.default_root_dir})."
+                f"the training loss became {outputs['loss'].item()} in epoch {trainer.current_epoch}: "
+                f"lower the learning rate (the checkpoint of the last whole epoch is kept in {trainer.default_root_dir})."
             )
 
 
@@ -215,7 +259,9 @@ def _load_best(method: Method, folder: Path) -> float | None:
         return None
     checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     method.load_state_dict(checkpoint["state_dict"])
-    scores: list[Tensor] = [state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")]
+    scores: list[Tensor] = [
+        state["best_model_score"] for state in checkpoint["callbacks"].values() if state.get("monitor")
+    ]
     return float(scores[0])
 
 

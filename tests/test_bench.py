@@ -19,12 +19,24 @@ from fm_bench.leaderboard.record import load
 from fm_bench.results import load_model
 
 SPECS = [
-    spec for name in recipe.names("methods") for spec in (name, *(f"{name}/{v}" for v in recipe.load("methods", name).get("variants", {})))
+    spec
+    for name in recipe.names("methods")
+    for spec in (name, *(f"{name}/{v}" for v in recipe.load("methods", name).get("variants", {})))
 ]
 
 
 def command(*arguments, out: Path) -> list[str]:
-    return [sys.executable, "-m", "fm_bench.cli", "bench", *map(str, arguments), "--profile", "smoke", "--out", str(out)]
+    return [
+        sys.executable,
+        "-m",
+        "fm_bench.cli",
+        "bench",
+        *map(str, arguments),
+        "--profile",
+        "smoke",
+        "--out",
+        str(out),
+    ]
 
 
 def numbers(folder: Path) -> dict:
@@ -38,7 +50,10 @@ def numbers(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def amnet(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("amnet") / "run"
-    assert main(["bench", "amnet", "--profile", "smoke", "--out", str(folder), "--trainer.enable_progress_bar", "false"]) == 0
+    assert (
+        main(["bench", "amnet", "--profile", "smoke", "--out", str(folder), "--trainer.enable_progress_bar", "false"])
+        == 0
+    )
     return folder
 
 
@@ -53,7 +68,9 @@ def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
     assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search"}
     for metrics in record.metrics.values():
         assert {"accuracy@1", "accuracy@20", "ndcg@20", "ndcg_ones@20", "mrr@1000", "chance@20"} <= set(metrics)
-        assert 0 <= metrics["accuracy@20"]["low"] <= metrics["accuracy@20"]["value"] <= metrics["accuracy@20"]["high"] <= 1
+        assert (
+            0 <= metrics["accuracy@20"]["low"] <= metrics["accuracy@20"]["value"] <= metrics["accuracy@20"]["high"] <= 1
+        )
     assert record.gallery == 300
     assert "accuracy" in capsys.readouterr().out
     assert (out / "leaderboard.html").exists()
@@ -61,12 +78,25 @@ def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
         assert record.metrics["manipulate-1"]["accuracy@1"]["value"] == 1
     if spec == "random":
         metrics = record.metrics["manipulate-1"]
-        assert metrics["accuracy@20"]["low"] - 0.02 <= metrics["chance@20"]["value"] <= metrics["accuracy@20"]["high"] + 0.02
+        assert (
+            metrics["accuracy@20"]["low"] - 0.02
+            <= metrics["chance@20"]["value"]
+            <= metrics["accuracy@20"]["high"] + 0.02
+        )
 
 
 @pytest.mark.slow
 def test_paper_mode_runs(tmp_path):
-    options = ["--mode", "paper", "--method.weights", "null", "--method.backbone", "resnet10t", "--method.images_per_value", "3"]
+    options = [
+        "--mode",
+        "paper",
+        "--method.weights",
+        "null",
+        "--method.backbone",
+        "resnet10t",
+        "--method.images_per_value",
+        "3",
+    ]
     assert main(["bench", "amnet", "--profile", "smoke", "--out", str(tmp_path / "run"), *options]) == 0
     record = load(tmp_path / "run" / "record.json")
     assert record.mode == "paper"
@@ -82,7 +112,9 @@ def test_record_and_weights_are_there_and_safe_to_read(amnet):
     assert content["class"] == "AMNet"
     assert (amnet / "logs" / "manipulation" / "metrics.csv").exists()
     with np.load(amnet / "requests.npz", allow_pickle=False) as arrays:
-        assert arrays["manipulate-1/accuracy@20"].mean() == pytest.approx(record.metrics["manipulate-1"]["accuracy@20"]["value"])
+        assert arrays["manipulate-1/accuracy@20"].mean() == pytest.approx(
+            record.metrics["manipulate-1"]["accuracy@20"]["value"]
+        )
 
 
 @pytest.mark.slow
@@ -125,10 +157,17 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(tmp_pa
     environment = os.environ | {"FM_BENCH_CACHE": str(tmp_path / "cache-a")}
     subprocess.run(command(*options, out=whole), env=environment, check=True, capture_output=True)
     environment["FM_BENCH_CACHE"] = str(tmp_path / "cache-b")
-    marks = ["stages/attributes/last.ckpt", "stages/attributes/done.json", "stages/manipulation/last.ckpt", "embeddings/gallery.json"]
+    marks = [
+        "stages/attributes/last.ckpt",
+        "stages/attributes/done.json",
+        "stages/manipulation/last.ckpt",
+        "embeddings/gallery.json",
+    ]
     kills = 0
     for mark in marks:
-        process = subprocess.Popen(command(*options, out=pieces), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(*options, out=pieces), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None and not (pieces / mark).exists():
             time.sleep(0.02)
         if process.poll() is None:

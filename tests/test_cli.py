@@ -79,7 +79,16 @@ def test_k_beyond_the_gallery_is_refused(capsys, tmp_path):
 def test_the_command_line_wins_over_every_recipe():
     plain = configure("amnet", "garments", "smoke", "common", 0)
     assert plain.hyper["backbone"] == "resnet10t"  # the profile's, not the code's
-    options = ["--method.backbone", "resnet18", "--stages.manipulation.epochs", "9", "--trainer.max_epochs", "2", "--data.train", "50"]
+    options = [
+        "--method.backbone",
+        "resnet18",
+        "--stages.manipulation.epochs",
+        "9",
+        "--trainer.max_epochs",
+        "2",
+        "--data.train",
+        "50",
+    ]
     given = configure("amnet/no-ranking", "garments", "smoke", "common", 3, options)
     assert given.hyper["backbone"] == "resnet18"
     assert given.hyper["classification_weight"] == 1.0  # the variant's
@@ -90,7 +99,9 @@ def test_the_command_line_wins_over_every_recipe():
 
 
 def test_places_change_no_fingerprint_but_numbers_do():
-    here = configure("random", "fashion-product", "smoke", "common", 0, ["--data.root", "a", "--loader.num_workers", "2"])
+    here = configure(
+        "random", "fashion-product", "smoke", "common", 0, ["--data.root", "a", "--loader.num_workers", "2"]
+    )
     there = configure("random", "fashion-product", "smoke", "common", 0, ["--data.root", "b"])
     assert here.numeric() == there.numeric()
     more = configure("random", "fashion-product", "smoke", "common", 0, ["--data.root", "b", "--data.min_count", "5"])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How fast garments are drawn and how fast their catalogue is read, on one thread.
 
-    python benchmarks/speed/garments.py
+python benchmarks/speed/garments.py
 """
 
 import time
@@ -34,7 +34,9 @@ def main() -> None:
     for street, label in ((0.0, "shop"), (0.5, "half street")):
         source = GarmentSource((COUNT, 0, 0), street=street)
         for side, wanted in WANTED.items():
-            table.add_row(f"{label}, {side} px", f"{images_per_second(source, side):,.0f} images/s", f"{wanted} images/s")
+            table.add_row(
+                f"{label}, {side} px", f"{images_per_second(source, side):,.0f} images/s", f"{wanted} images/s"
+            )
     start = time.process_time()
     dataset = GarmentsReader(test=200_000).read()
     table.add_row(f"reading {len(dataset.catalog):,} rows", f"{time.process_time() - start:.1f} s", "a few seconds")

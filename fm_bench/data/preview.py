@@ -41,11 +41,13 @@ def contact_sheet(dataset: Dataset, out: Path, *, count: int = 24, seed: int = 0
     lines = catalog.schema.num_attributes + 1
     cell = (1.75, 1.75 * aspect + _LINE * (lines + 1))
     high = -(-len(rows) // _COLUMNS)
-    extra = 1.75 * aspect + 0.55 if redrawn else 0.0
-    figure = Figure(figsize=(cell[0] * _COLUMNS, cell[1] * high + extra), dpi=120)
+    extra = 1.75 * aspect + 0.1 if redrawn else 0.0
+    gap = 0.5 if redrawn else 0.0  # for the redraws' titles
+    figure = Figure(figsize=(cell[0] * _COLUMNS, cell[1] * high + gap + extra), dpi=120)
     FigureCanvasAgg(figure)
     size = (round(_PIXELS * aspect), _PIXELS)
-    grid = figure.add_gridspec(high + int(redrawn), _COLUMNS, height_ratios=[cell[1]] * high + [extra] * int(redrawn))
+    heights = [cell[1]] * high + ([gap, extra] if redrawn else [])
+    grid = figure.add_gridspec(len(heights), _COLUMNS, height_ratios=heights)
     grid.update(left=0.01, right=0.99, top=1, bottom=0.0, wspace=0.06, hspace=0.0)
     for place, row in enumerate(rows.tolist()):
         axes = figure.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
@@ -54,7 +56,7 @@ def contact_sheet(dataset: Dataset, out: Path, *, count: int = 24, seed: int = 0
     if isinstance(dataset.source, GarmentSource):
         reference = dataset.source.index(str(catalog.image[rows[0]]))
         for place, (title, picture) in enumerate(_redraws(dataset.source, reference, size, rng)):
-            axes = figure.add_subplot(grid[high, place])
+            axes = figure.add_subplot(grid[high + 1, place])
             _show(axes, picture)
             axes.set_title(title, fontsize=7)
     with replacing(out) as temporary:
@@ -104,5 +106,10 @@ def _redraws(
     for m in sorted(rng.permutation(schema.num_attributes)[: _COLUMNS - 1].tolist()):
         other = (labels[m] + 1 + int(rng.integers(schema.sizes[m] - 1))) % schema.sizes[m]
         value = schema.values[m][other]
-        result.append((f"{schema.names[m]}:\n{schema.values[m][labels[m]]} → {value}", source.redraw(index, {schema.names[m]: value}, size)))
+        result.append(
+            (
+                f"{schema.names[m]}:\n{schema.values[m][labels[m]]} → {value}",
+                source.redraw(index, {schema.names[m]: value}, size),
+            )
+        )
     return result

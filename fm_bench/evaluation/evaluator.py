@@ -18,6 +18,8 @@ from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.scan import count_before
 from fm_bench.retrieval.search import check_exclusions, check_k
 
+__all__ = ["Estimate", "Report", "evaluate"]
+
 
 @dataclass(frozen=True, eq=False)
 class Report:

@@ -37,7 +37,7 @@ def gains(matched: NDArray[np.integer[Any]], needed: I64) -> F64:
 
 def dcg(gain: F64) -> F64:
     """``(R, k)`` discounted sums of the first 1, 2, … ``k`` gains."""
-    return np.cumsum(gain / np.log2(np.arange(2, gain.shape[1] + 2)), axis=1)
+    return np.asarray(np.cumsum(gain / np.log2(np.arange(2, gain.shape[1] + 2)), axis=1))
 
 
 def ndcg(matched: NDArray[np.integer[Any]], best: NDArray[np.integer[Any]], needed: I64) -> tuple[F64, F64]:

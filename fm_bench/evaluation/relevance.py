@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Missing
-from fm_bench.retrieval.distances import I64, in_threads
+from fm_bench.retrieval.distances import I64, in_threads, ranges
 
 _TARGETS = 32
 _IMAGES = 1 << 14
@@ -150,10 +150,7 @@ def join(left: I64, right: I64) -> tuple[I64, I64]:
     order = np.argsort(right, kind="stable")
     ordered = right[order]
     start, stop = np.searchsorted(ordered, left), np.searchsorted(ordered, left, side="right")
-    length = stop - start
-    i = np.repeat(np.arange(len(left)), length)
-    step = np.arange(len(i)) - np.repeat(np.cumsum(length) - length, length)
-    return i, order[start[i] + step]
+    return np.repeat(np.arange(len(left)), stop - start), order[ranges(start, stop - start)]
 
 
 def check_labels(labels: NDArray[Any], what: str, rows: int, attributes: int | None = None) -> NDArray[np.integer[Any]]:

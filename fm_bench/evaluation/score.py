@@ -140,7 +140,8 @@ def _read(path: Path, labels: str) -> _File:
         items = arrays.get("item_ids")
         if items is not None and (items.shape != (len(embeddings),) or items.dtype.kind not in "iuUS"):
             raise UserError(
-                f"item_ids have shape {items.shape} and type {items.dtype}, but {len(embeddings)} integers or texts are needed."
+                f"item_ids have shape {items.shape} and type {items.dtype}, "
+                f"but {len(embeddings)} integers or texts are needed."
             )
     return _File(np.ascontiguousarray(embeddings), arrays[labels], items, arrays.get("exclude"))
 

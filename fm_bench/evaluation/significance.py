@@ -117,7 +117,7 @@ def _mean(values: NDArray[np.floating[Any]]) -> F64:
 
 
 def _quantiles(means: F64, levels: tuple[float, float]) -> F64:
-    full: NDArray[np.bool_] = np.isfinite(means).all(axis=0)
+    full = np.asarray(np.isfinite(means).all(axis=0))
     out = np.full((2, means.shape[1]), np.nan)
     for columns in blocks(means.shape[1], 64):
         whole = np.flatnonzero(full[columns]) + columns.start

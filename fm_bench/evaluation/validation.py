@@ -3,7 +3,7 @@
 
 from typing import Any
 
-import lightning as L  # noqa: N812 - as Lightning writes it itself
+import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT

@@ -54,11 +54,11 @@ class Run:
     path: Path
 
     def per_request(self, protocol: str, metric: str) -> NDArray[np.float64]:
-        """The metric of every request, shape (R,).
+        """The metric of every request, shape (R,); NaN where the metric is not defined for a request.
 
         Raises:
             UserError: if the file is missing or damaged, has no such array, or is not this record's: another number
-                of requests, numbers that are not finite, or another mean than the record states.
+                of requests, infinite numbers, or another mean than the record states.
         """
         name = f"{protocol}/{metric}"
         try:
@@ -77,13 +77,13 @@ class Run:
         requests = self.record.requests[protocol]
         if values.shape != (requests,):
             wrong = f"has shape {values.shape} and the record speaks of {requests} requests"
-        elif not np.isfinite(values).all():
-            wrong = f"has {np.count_nonzero(~np.isfinite(values))} values that are not finite"
+        elif np.isinf(values).any() or np.isnan(values).all():
+            wrong = "has infinite numbers or none at all"
         else:
             stated = self.record.metrics[protocol].get(metric, {}).get("value", math.nan)
-            if abs(values.mean() - stated) <= 1e-4:
+            if abs(np.nanmean(values) - stated) <= 1e-4:
                 return
-            wrong = f"has mean {values.mean():.4f} and the record states {stated:.4f}"
+            wrong = f"has mean {np.nanmean(values):.4f} and the record states {stated:.4f}"
         raise UserError(f"{name} in {self.path} {wrong}: the two files are not of the same run, so run it again.")
 
 
@@ -153,7 +153,7 @@ def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float6
 
 
 class Sample(NamedTuple):
-    """Per-request results ``values (R,)``, and their ``means (RESAMPLES,)`` over bootstrap resamples of the requests."""
+    """Per-request results ``values (R,)``, and their ``means (RESAMPLES,)`` over resampled requests."""
 
     values: NDArray[np.float64]
     means: NDArray[np.float64]
@@ -175,7 +175,7 @@ def sample(columns: Mapping[K, NDArray[np.float64]], request_digest: str) -> dic
 
 def contrast(x: Sample, y: Sample) -> Comparison:
     """Mean of ``x`` minus mean of ``y``: paired if both are of one ``sample``, else of independent draws."""
-    value = float(x.values.mean() - y.values.mean())
+    value = float(np.nanmean(x.values) - np.nanmean(y.values))
     low, high = np.quantile(x.means - y.means, (0.025, 0.975))
     return Comparison(value, min(float(low), value), max(float(high), value))
 

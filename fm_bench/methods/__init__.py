@@ -15,4 +15,15 @@ METHODS: dict[str, type[Method]] = {
     "random": Random,
 }
 
-__all__ = ["METHODS", "AMNet", "AttributeBased", "AttributeNetwork", "Context", "Identity", "Method", "Oracle", "Random", "Stage"]
+__all__ = [
+    "METHODS",
+    "AMNet",
+    "AttributeBased",
+    "AttributeNetwork",
+    "Context",
+    "Identity",
+    "Method",
+    "Oracle",
+    "Random",
+    "Stage",
+]

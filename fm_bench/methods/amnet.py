@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class AMNet(AttributeNetwork):
-    """Zhao, Feng, Wu and Yan, Memory-Augmented Attribute Manipulation Networks for Interactive Fashion Search, CVPR 2017.
+    """Zhao et al., Memory-Augmented Attribute Manipulation Networks for Interactive Fashion Search, CVPR 2017.
 
     Follows: representation learner with shared paths (Sec. 3.3), memory of prototypes addressed by the normalised
     indicator (Sec. 3.4, Eq. 1), fully connected manipulator (Sec. 3.5), classification of the manipulated feature
-    (Eq. 4), triplet ranking (Eq. 5), their weighted sum (Eq. 6). Only the reference is manipulated; gallery, positive and
-    negative keep the plain feature.
+    (Eq. 4), triplet ranking (Eq. 5), their weighted sum (Eq. 6). Only the reference is manipulated; gallery, positive
+    and negative keep the plain feature.
 
     Differs: an all-zero indicator bypasses the manipulator, which the paper leaves undefined. In common mode features
     are L2-normalised for ranking and search, so that the margin of 0.5 means something, and positive and negative are
@@ -67,7 +67,9 @@ class AMNet(AttributeNetwork):
         new_lr: float = 0.02,
         memory_lr: float = 0.02,
     ) -> None:
-        super().__init__(attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay)
+        super().__init__(
+            attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay
+        )
         self.save_hyperparameters()
         width, values = self.backbone.dim, self.schema.num_values
         if memory:
@@ -85,7 +87,7 @@ class AMNet(AttributeNetwork):
                 weight[:, width:] += 0.1 * torch.eye(width)
             self.manipulator.bias.zero_()
 
-    # ------------------------------------------------------------------ Secs. 3.3-3.5: representation, memory, manipulator
+    # --------------------------------------------------------- Secs. 3.3-3.5: representation, memory, manipulator
 
     def address(self, indicator: Tensor) -> Tensor:
         """Eq. 1: ``t = h'^T P`` with ``h' = h / sum(h)``, zero where nothing is asked; ``(B, C) -> (B, Q)``."""
@@ -95,7 +97,7 @@ class AMNet(AttributeNetwork):
     def manipulate(self, features: Tensor, indicator: Tensor) -> Tensor:
         """``r' = W [r; t] + b``; without memory ``r' = W [r; h] + b``. ``(B, Q), (B, C) -> (B, Q)``."""
         answer = self.address(indicator) if self.hparams["memory"] else indicator
-        manipulated = self.manipulator(torch.cat([features, answer.to(features.dtype)], dim=-1))
+        manipulated: Tensor = self.manipulator(torch.cat([features, answer.to(features.dtype)], dim=-1))
         if self.hparams["empty_request"] == "manipulate":
             return manipulated
         asked = indicator.sum(-1, keepdim=True) > 0
@@ -113,7 +115,7 @@ class AMNet(AttributeNetwork):
         """The manipulated feature."""
         return self.space(self.manipulate(self.backbone(images), indicator))
 
-    # ------------------------------------------------------------------ Sec. 3.6: training
+    # --------------------------------------------------------- Sec. 3.6: training
 
     def manipulation_step(self, batch: TripletBatch) -> dict[str, tuple[float, Tensor]]:
         """Eqs. 4-6 on triplets whose reference carries the request."""
@@ -129,7 +131,9 @@ class AMNet(AttributeNetwork):
         losses = {"L_a": (weight, attribute_cross_entropy(self.logits(torch.cat(classified)), torch.cat(labels)))}
         if weight < 1:
             positive, negative = others
-            ranking = triplet_margin(self.space(manipulated), self.space(positive), self.space(negative), self.hparams["margin"])
+            ranking = triplet_margin(
+                self.space(manipulated), self.space(positive), self.space(negative), self.hparams["margin"]
+            )
             losses["L_t"] = (1 - weight, ranking)
         return losses
 
@@ -159,7 +163,9 @@ class AMNet(AttributeNetwork):
             {"params": [*self.manipulator.parameters(), *self.heads.parameters()], "lr": self.hparams["new_lr"]},
         ]
         if self.hparams["memory"]:
-            groups.append({"params": [self.memory], "lr": self.hparams["memory_lr"], "momentum": 0.0, "weight_decay": 0.0})
+            groups.append(
+                {"params": [self.memory], "lr": self.hparams["memory_lr"], "momentum": 0.0, "weight_decay": 0.0}
+            )
         return self.scheduled(SGD(groups, momentum=0.9, weight_decay=self.hparams["weight_decay"]))
 
 

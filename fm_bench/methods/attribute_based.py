@@ -11,7 +11,7 @@ from torch import Tensor
 from fm_bench.methods.attribute_network import AttributeNetwork, predict_labels
 from fm_bench.methods.base import Context
 
-# Squared distances between directions are at most 4 and one mismatch adds 2 x 2.5 = 5: agreement always outweighs looks.
+# Squared distances between directions are at most 4 and a mismatch adds 2 x 2.5 = 5: agreement outweighs looks.
 MATCH_SCALE = 2.5**0.5
 
 
@@ -40,7 +40,9 @@ class AttributeBased(AttributeNetwork):
         weight_decay: float = 5e-4,
         gallery_attributes: Literal["predicted", "labels"] = "predicted",
     ) -> None:
-        super().__init__(attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay)
+        super().__init__(
+            attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay
+        )
         self.save_hyperparameters()
         self.needs_labels = gallery_attributes == "labels"
 

@@ -44,9 +44,9 @@ class Stage:
 class Method(L.LightningModule, ABC):
     """Two encoders into one space; everything else is the method's own business.
 
-    Subclasses define the encoders, and for every stage ``<stage>_step(batch) -> {"loss name": (weight, value)}`` and
-    ``<stage>_optimizer()``. Distances in the space are Euclidean. Hyper-parameters are plain values, so that checkpoints load with
-    ``weights_only=True``.
+    Subclasses define the encoders, and per stage ``<stage>_step(batch) -> {"loss name": (weight, value)}`` and
+    ``<stage>_optimizer()``. Distances in the space are Euclidean. Hyper-parameters are plain values, so that checkpoints
+    load with ``weights_only=True``.
 
     Args:
         attributes: the schema as ``AttributeSchema.to_dict`` gives it.
@@ -97,7 +97,9 @@ class Method(L.LightningModule, ABC):
         losses: dict[str, tuple[float, Tensor]] = getattr(self, f"{self.stage.name}_step")(batch)
         total = torch.stack([weight * value for weight, value in losses.values()]).sum()
         values = {f"train/{name}": value.detach() for name, (_, value) in losses.items()}
-        self.log_dict(values | {"train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(batch.index))
+        self.log_dict(
+            values | {"train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(batch.index)
+        )
         return total
 
     def on_fit_start(self) -> None:
@@ -119,7 +121,7 @@ class Method(L.LightningModule, ABC):
             yield datamodule.on_after_batch_transfer(moved, 0)
 
     def on_train_epoch_start(self) -> None:
-        """Seeds dropout and the like by (run, stage, epoch): an epoch is the same whether or not the run was resumed."""
+        """Seeds dropout and the like by (run, stage, epoch): resumed or not, an epoch is the same."""
         torch.manual_seed((self.stage_seed * 1_000_003 + self.current_epoch * 7919 + self.global_rank) % 2**63)
 
     def configure_optimizers(self) -> Any:
@@ -129,7 +131,9 @@ class Method(L.LightningModule, ABC):
 
     # ------------------------------------------------------------------ embedding
 
-    def validation_step(self, batch: QueryBatch | GalleryBatch, batch_idx: int, dataloader_idx: int = 0) -> EmbeddingBatch:
+    def validation_step(  # type: ignore[override]  # Lightning passes outputs on to callbacks, whatever they are
+        self, batch: QueryBatch | GalleryBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> EmbeddingBatch:
         """Embeds; ``RetrievalValidation`` scores the whole epoch."""
         return self.embed(batch)
 
@@ -138,7 +142,7 @@ class Method(L.LightningModule, ABC):
         return self.embed(batch)
 
     def embed(self, batch: QueryBatch | GalleryBatch) -> EmbeddingBatch:
-        """Vectors of a batch with the positions they belong to; true labels reach only methods that declare the need."""
+        """Vectors of a batch with their positions; true labels reach only methods that declare the need."""
         labels = batch.labels if self.needs_labels else None
         context = Context(labels, batch.domain, batch.image_index)
         if isinstance(batch, QueryBatch):

@@ -109,12 +109,17 @@ def slack(query_norms: F64, distances: F64, dim: int, bits: int) -> F64:
     return gamma * np.square(2 * query_norms + np.sqrt(distances)) + underflow
 
 
+def ranges(starts: I64, lengths: I64) -> I64:
+    """``starts[0], starts[0] + 1, …`` (``lengths[0]`` of them), then the same for the next, as one array."""
+    return np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+
+
 class Duplicates(NamedTuple):
     """Gallery rows grouped by equal vectors: ``U`` different ones."""
 
     group: I64  # (N,) group of each row
     first: I64  # (U,) one row of each group
-    members: I64  # (N,) rows, group by group, each group in the order of its tie numbers
+    members: I64  # (N,) rows, group by group
     start: I64  # (U + 1,) where each group begins in `members`
 
     @property
@@ -123,7 +128,7 @@ class Duplicates(NamedTuple):
         return np.diff(self.start)
 
 
-def duplicates(gallery: F32, ties: NDArray[np.uint64], block_rows: int) -> Duplicates:
+def duplicates(gallery: F32, block_rows: int) -> Duplicates:
     """Groups equal rows of ``gallery (N, D)``, comparing 64-bit checksums first and then the vectors themselves."""
     weights = np.random.default_rng(0).integers(0, 2**63, gallery.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(
         1
@@ -138,6 +143,6 @@ def duplicates(gallery: F32, ties: NDArray[np.uint64], block_rows: int) -> Dupli
             # Two different vectors share a checksum: give up grouping, which is only a matter of speed.
             first = group = np.arange(len(gallery))
             break
-    members = np.lexsort((ties, group))
+    members = np.argsort(group, kind="stable")
     start = np.searchsorted(group[members], np.arange(len(first) + 1))
     return Duplicates(group.astype(np.int64), first.astype(np.int64), members.astype(np.int64), start.astype(np.int64))

@@ -75,7 +75,7 @@ class ExactIndex:
     @cached_property
     def duplicates(self) -> Duplicates:
         """Rows grouped by equal vectors, found out only when many ties ask for it."""
-        return duplicates(self.gallery, self.ties(np.arange(1)).gallery, min(self.block_rows, 1 << 14))
+        return duplicates(self.gallery, min(self.block_rows, 1 << 14))
 
     def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
         """The order of equal distances for these queries."""
@@ -128,12 +128,12 @@ class ExactIndex:
         distances = exact(queries, self.gallery, rows.ravel(), real.ravel()).reshape(ids.shape)
         distances[(ids < 0) | (ids == exclude[:, None])] = np.inf
         ranking = first_k(real, distances, ties(rows, real), wanted)
-        if ids.shape[1] < len(self):
-            last = ranking.distances[:, -1]
-            proven = last + slack(norms, last, self.dim, 24) < bound  # False for NaN and overflow as well
-            if not proven.all():
-                open_rows = np.flatnonzero(~proven)
-                ranking = scan.replace_rows(self, ranking, open_rows, queries, exclude, ties)
+        if ids.shape[1] == len(self):
+            bound[~np.isnan(bound)] = np.inf  # nothing was left out
+        last = np.nan_to_num(ranking.distances[:, -1], posinf=0.0)  # inf: the excluded image, when all are ranked
+        proven = last + slack(norms, last, self.dim, 24) < bound  # False for NaN
+        if not proven.all():
+            ranking = scan.replace_rows(self, ranking, np.flatnonzero(~proven), queries, exclude, ties)
         return _pad(ranking, k)
 
     def _candidates(self, centred: F32, count: int) -> tuple[I64, NDArray[np.float32]]:

@@ -2,9 +2,10 @@
 """The one order in which gallery images are ranked: by exact distance, equal distances by a seeded shuffle.
 
 Libraries break ties by position, which leaks the order of the files: a collapsed embedding would be scored by what
-happens to come first. Here every image has a pseudo-random 64-bit number that follows its *key* (not its position), and
-every query reads the circle of these numbers from a starting point of its own. Among equal distances each image is thus
-equally likely to come first, independently of the gallery's order, and a collapsed embedding scores at chance.
+happens to come first. Here every query shuffles the images for itself, by hashing their *keys* (not their positions),
+and equal distances follow that shuffle. So each image is equally likely to come first, whatever the gallery's order,
+and a collapsed embedding scores at chance. One shuffle for all queries would be fair as well, but only on average over
+seeds: all queries would see the same few images.
 """
 
 from collections.abc import Sequence
@@ -27,37 +28,40 @@ class Ranking(NamedTuple):
     """``(R,)`` whether images ``k`` and ``k + 1`` are equally far, so that the shuffle decided who is in."""
 
 
-def shuffle(keys: NDArray[np.integer[Any]], seed: int) -> U64:
-    """A pseudo-random 64-bit number for each key, different for different keys (splitmix64 is a bijection)."""
-    with np.errstate(over="ignore"):
-        start = _mix(np.array([seed % 2**64], np.uint64))
-        return _mix(np.asarray(keys).astype(np.int64).view(np.uint64) ^ start)
-
-
-def _mix(x: U64) -> U64:
-    # Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014.
-    z = x + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 class TieOrder:
-    """Where each query meets each image on the circle; smaller comes first among equal distances.
+    """The shuffle of each query: of two images at the same distance, the one with the smaller number comes first.
 
     Args:
         gallery_keys: ``(N,)`` integers that name the images, all different; they decide ties in place of positions.
         query_keys: ``(R,)`` integers that name the queries.
-        seed: another seed, another shuffle.
+        seed: another seed, other shuffles.
     """
 
     def __init__(self, gallery_keys: NDArray[np.integer[Any]], query_keys: NDArray[np.integer[Any]], seed: int) -> None:
-        self.gallery = shuffle(gallery_keys, seed)
-        self.query = shuffle(query_keys, seed + 1)
+        self._gallery = _words(gallery_keys)
+        self._salts = _mix(_words(query_keys) ^ _mix(np.array([seed % 2**64], np.uint64)))
 
     def __call__(self, query: NDArray[np.int64], gallery: NDArray[np.int64]) -> U64:
-        """Tie numbers of (query position, gallery position) pairs, which are broadcast against each other."""
-        return self.gallery[gallery] + self.query[query]  # wraps around: that is the circle
+        """Numbers of (query position, gallery position) pairs, which are broadcast against each other.
+
+        Within a query they all differ, since the hash is a bijection.
+        """
+        return _mix(self._gallery[gallery] ^ self._salts[query])
+
+
+def _words(keys: NDArray[np.integer[Any]]) -> U64:
+    return np.asarray(keys).astype(np.int64).view(np.uint64)
+
+
+def _mix(x: U64) -> U64:
+    # The finaliser of splitmix64: Steele, Lea, Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
+    z = x + np.uint64(0x9E3779B97F4A7C15)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def first_k(ids: NDArray[np.int64], distances: NDArray[np.float64], ties: U64, k: int) -> Ranking:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, slack
+from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, in_threads, ranges, slack
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
 
 if TYPE_CHECKING:
@@ -76,20 +76,25 @@ class _Nearest:
             self._shorten()
 
     def _members(self, row: I64, group: I64) -> tuple[I64, I64]:
-        """Images of each (query, group) pair as (pair, image): all, or the first k + 2 in the query's order of ties."""
+        """Images of each (query, group) pair as (pair, image): all, or the first few in the query's order of ties."""
         groups, window = self.index.duplicates, self.k + 2  # one more for the excluded, one to see a tie across rank k
         sizes = groups.sizes[group]
-        first = np.zeros(len(row), np.int64)
+        small = np.flatnonzero(sizes <= window)
+        parts = [(np.repeat(small, sizes[small]), groups.members[ranges(groups.start[group[small]], sizes[small])])]
         for large in np.unique(group[sizes > window]):
             pairs = np.flatnonzero(group == large)
             members = groups.members[groups.start[large] : groups.start[large + 1]]
-            numbers = self.ties.gallery[members]
-            # The smallest number + offset on the circle belongs to the first number that wraps around past zero.
-            first[pairs] = np.searchsorted(numbers, np.uint64(0) - self.ties.query[self.rows[row[pairs]]])
-        taken = np.minimum(sizes, window)
-        pair = np.repeat(np.arange(len(row)), taken)
-        step = np.arange(len(pair)) - np.repeat(np.cumsum(taken) - taken, taken)
-        return pair, groups.members[groups.start[group[pair]] + (first[pair] + step) % sizes[pair]]
+            chosen = np.empty((len(pairs), window), np.int64)
+
+            def choose(
+                part: slice, pairs: I64 = pairs, members: I64 = members, chosen: NDArray[np.int64] = chosen
+            ) -> None:
+                numbers = self.ties(self.rows[row[pairs[part], None]], members)
+                chosen[part] = members[np.argpartition(numbers, window - 1, axis=1)[:, :window]]
+
+            in_threads(choose, len(pairs), max(1, (1 << 18) // len(members)))
+            parts.append((np.repeat(pairs, window), chosen.ravel()))
+        return np.concatenate([pair for pair, _ in parts]), np.concatenate([image for _, image in parts])
 
     def _shorten(self) -> None:
         """Keeps k + 1 images of each query."""
@@ -127,6 +132,8 @@ def count_before(
     Returns:
         ``(R,)`` counts, exact up to ``limit``.
     """
+    if not len(queries):
+        return np.empty(0, np.int64)
     everyone = np.arange(len(queries))
     out = np.flatnonzero(exclude >= 0)
     count = np.zeros(len(queries), np.int64)
@@ -143,7 +150,8 @@ def count_before(
         active = everyone[count <= limit]
         for some in blocks(len(active), _QUERIES):
             rows = active[some]
-            products = augmented[rows] @ block.T
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
+                products = augmented[rows] @ block.T
             above = _count_rows(products > surely[rows, None])
             unsure = np.flatnonzero(_count_rows(~(products < possibly[rows, None])) != above)
             count[rows] += above

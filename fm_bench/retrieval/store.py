@@ -149,7 +149,8 @@ class StoreWriter:
         missing = np.flatnonzero(self._rows == 0)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(self._rows)} embeddings for {self.store.path} were never written, the first is {missing[0]}."
+                f"{len(missing)} of {len(self._rows)} embeddings for {self.store.path} were never written, the first "
+                f"is {missing[0]}: embed all of them before finishing."
             )
         self._vectors.flush()
         digest = _digest(self._vectors)

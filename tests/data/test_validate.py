@@ -137,7 +137,7 @@ def test_sources_without_files_are_read_all_the_same(data):
 
 def test_table_is_shown_with_user_text_as_it_is(data):
     text = shown(info(data))
-    assert "[bold]cut" in text
+    assert "│ [bold]cut" in text
     assert "12 images of 6 items: 4 train, 4 val, 4 test" in text
     assert "91.7%" in text
     assert "a note" in text

@@ -95,7 +95,7 @@ def run(folder: Path, name: str, results: dict[str, np.ndarray], seed: int = 0, 
     metrics: dict[str, Any] = {protocol: {} for protocol in protocols}
     for key, values in results.items():
         protocol, _, metric = key.partition("/")
-        metrics[protocol][metric] = estimate(float(np.mean(values)), len(values))
+        metrics[protocol][metric] = estimate(float(np.nanmean(values)), len(values))
     fields: dict[str, Any] = {
         "protocols": protocols,
         "metrics": metrics,

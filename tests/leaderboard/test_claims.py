@@ -17,8 +17,8 @@ def family(tmp_path, rates, seeds=(0, 1, 2), harder=0.1, **changes):
         for seed in seeds:
             results = {}
             for metric in ("accuracy@20", "ndcg@20"):
-                results[f"manipulate-1/{metric}"] = outcomes(rate, seed=100 + seed)
-                results[f"manipulate-2/{metric}"] = outcomes(rate - harder, 1200, seed=200 + seed)
+                results[f"manipulate-1/{metric}"] = outcomes(rate, 600, seed=100 + seed)
+                results[f"manipulate-2/{metric}"] = outcomes(rate - harder, 500, seed=200 + seed)
             runs.append(run(tmp_path / str(next(FOLDERS)), name, results, seed, **changes))
     return runs
 
@@ -33,7 +33,7 @@ def test_claims_that_hold_are_preserved(tmp_path):
     assert set(by_claim(verdicts).values()) == {"preserved"}
     assert all(verdict.seeds == (3, 3) and not verdict.reason for verdict in verdicts)
     memory = next(verdict for verdict in verdicts if verdict.claim.id == "H1")
-    assert memory.difference.value == pytest.approx(0.15, abs=0.02)
+    assert memory.difference.value == pytest.approx(0.15, abs=0.03)
     assert 0 < memory.difference.low < memory.difference.value < memory.difference.high
 
 

@@ -59,8 +59,18 @@ def test_unpaired_interval_is_that_of_two_independent_means():
 def test_seeds_are_averaged_request_by_request_and_do_not_narrow_the_interval(tmp_path):
     same = [run(tmp_path, "x", {HITS: outcomes(0.5)}, seed=seed) for seed in range(4)]
     y = run(tmp_path, "y", {HITS: outcomes(0.4, seed=9)})
-    assert pooled(same).shape == (1500,)
+    assert pooled(same, "manipulate-1", "accuracy@20").shape == (1500,)
     assert difference(same, [y]) == difference(same[:1], [y], "manipulate-1", "accuracy@20")
+
+
+def test_requests_without_the_metric_do_not_count(tmp_path):
+    x, y = (outcomes(rate, 400) for rate in (0.6, 0.5))
+    kept = contrast(*sample({0: x[:300].astype(float), 1: y[:300].astype(float)}, "some").values())
+    x[300:] = y[300:] = np.nan
+    holed = [run(tmp_path, name, {HITS: values}) for name, values in (("x", x), ("y", y))]
+    found = difference(holed[:1], holed[1:])
+    assert found.value == pytest.approx(kept.value)
+    assert (found.low, found.high) == pytest.approx((kept.low, kept.high), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,8 @@ def test_an_unknown_protocol_or_metric_names_the_known_ones(tmp_path):
     ("results", "named"),
     [
         (outcomes(0.5, 10), "has shape"),
-        (np.full(1500, np.nan), "not finite"),
+        (np.full(1500, np.nan), "none at all"),
+        (np.append(outcomes(0.5, 1499), np.inf), "has infinite"),
         (outcomes(0.6), "has mean"),
         (np.array([{}] * 1500), "could not be read"),
     ],

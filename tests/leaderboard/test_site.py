@@ -202,7 +202,7 @@ def test_metrics_that_no_row_has_take_no_column():
 
 def test_claims_stand_in_the_section_of_their_runs(tmp_path):
     results = {"amnet": 0.6, "amnet/no-memory": 0.4}
-    runs = [run(tmp_path, name, {"manipulate-1/accuracy@20": outcomes(rate)}) for name, rate in results.items()]
+    runs = [run(tmp_path, name, {"manipulate-1/accuracy@20": outcomes(rate, 300)}) for name, rate in results.items()]
     text = render([r.record for r in runs], verdicts=judge(runs))
     page = Page(text)
     claims = next(table for table in page.tables if "claim" in table[0][0][2])
@@ -218,7 +218,7 @@ def test_a_page_without_records_says_what_to_do():
 
 
 def test_build_keeps_the_good_records_and_names_the_damaged(tmp_path, caplog):
-    run(tmp_path / "runs", "amnet", {"manipulate-1/accuracy@20": outcomes(0.6)})
+    run(tmp_path / "runs", "amnet", {"manipulate-1/accuracy@20": outcomes(0.6, 300)})
     save(make("attribute-based"), tmp_path / "runs" / "b" / "record.json")
     (tmp_path / "runs" / "c").mkdir()
     (tmp_path / "runs" / "c" / "record.json").write_text("<html>")

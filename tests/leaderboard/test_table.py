@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: MIT
 import io
 
+import numpy as np
 import pytest
 from records import everything, make
 from rich.console import Console
 
 from fm_bench.errors import UserError
+from fm_bench.evaluation.evaluator import evaluate
+from fm_bench.evaluation.protocol import Protocol
 from fm_bench.leaderboard.rows import Cell
-from fm_bench.leaderboard.table import BEGIN, END, count, duration, interval, markdown_table, print_table, update_readme
+from fm_bench.leaderboard.table import (
+    BEGIN,
+    END,
+    count,
+    duration,
+    interval,
+    markdown_table,
+    print_report,
+    print_table,
+    update_readme,
+)
 
 
 def printed(*args, color=False, **kwargs):
@@ -93,6 +106,31 @@ def test_a_readme_without_markers_is_a_users_error(tmp_path, text):
         update_readme(path, [make()])
     with pytest.raises(UserError, match=r"none\.md"):
         update_readme(tmp_path / "none.md", [make()])
+
+
+def test_a_report_is_printed_with_intervals_and_by_attribute():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (60, 2))
+    report = evaluate(
+        np.eye(3, dtype=np.float32)[labels].reshape(60, -1),
+        rng.normal(size=(30, 6)).astype(np.float32),
+        protocol=Protocol("manipulate-1", 1, k=(1, 20)),
+        targets=labels[:30],
+        gallery_labels=labels,
+        changed=np.stack((np.arange(30) % 2, np.full(30, -1)), axis=1),
+        attribute_names=("colour", "[red]sleeve"),
+        resamples=100,
+    )
+    file = io.StringIO()
+    print_report(report, "manipulate-1", Console(file=file, width=100))
+    lines = file.getvalue().splitlines()
+    assert "manipulate-1: 30 requests, 60 gallery images" in lines[0]
+    estimate = report.metrics["accuracy@20"]
+    assert any(
+        line.split()[:3] == ["accuracy@20", f"{estimate.value:.3f}", interval(Cell(*estimate))] for line in lines
+    )
+    assert any("accuracy@20, [red]sleeve changed" in line for line in lines)
+    assert any(len(line.split()) == 2 for line in lines if "chance@20" in line)
 
 
 def test_words_for_numbers():

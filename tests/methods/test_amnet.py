@@ -56,7 +56,13 @@ def _triplets(model, images):
     labels = torch.tensor([[2, 0, 1], [0, 1, 3], [1, 0, 0], [0, 0, 2], [2, 1, 1]])
     indicator = torch.stack([_indicator(model, ("fit", "long"))] * 5)
     return TripletBatch(
-        images, images.roll(1, 0), images.roll(2, 0), indicator, model.schema.edit(labels, indicator), labels.roll(2, 0), torch.arange(5)
+        images,
+        images.roll(1, 0),
+        images.roll(2, 0),
+        indicator,
+        model.schema.edit(labels, indicator),
+        labels.roll(2, 0),
+        torch.arange(5),
     )
 
 
@@ -117,7 +123,10 @@ def test_manipulator_starts_near_keeping_the_feature(build):
 
 
 def test_prototypes_are_means_over_the_images_that_carry_the_value(build, caplog):
-    assert torch.equal(prototypes(torch.tensor([[4.0, 8.0], [0.0, 0.0]]), torch.tensor([2.0, 0.0])), torch.tensor([[2.0, 4.0], [0.0, 0.0]]))
+    assert torch.equal(
+        prototypes(torch.tensor([[4.0, 8.0], [0.0, 0.0]]), torch.tensor([2.0, 0.0])),
+        torch.tensor([[2.0, 4.0], [0.0, 0.0]]),
+    )
 
     model = build()
     model._trainer = _Trainer()
@@ -163,7 +172,9 @@ def test_edited_labels_are_what_the_manipulated_feature_is_classified_by(build, 
     loss = build(classify_pos_neg=False).manipulation_step(batch)["L_a"][1]
     model = build(classify_pos_neg=False)
     manipulated = model.manipulate(model.backbone(images), batch.indicator)
-    expected = sum(nn.functional.cross_entropy(block, batch.target[:, m]) for m, block in enumerate(model.logits(manipulated)))
+    expected = sum(
+        nn.functional.cross_entropy(block, batch.target[:, m]) for m, block in enumerate(model.logits(manipulated))
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -182,7 +193,9 @@ def test_no_ranking_sends_nothing_through_positive_and_negative(build, images):
     for classify, silent in ((False, True), (True, False)):
         model = build(classification_weight=1.0, classify_pos_neg=classify)
         pictures = [image.clone().requires_grad_() for image in (batch.reference, batch.positive, batch.negative)]
-        losses = model.manipulation_step(batch._replace(reference=pictures[0], positive=pictures[1], negative=pictures[2]))
+        losses = model.manipulation_step(
+            batch._replace(reference=pictures[0], positive=pictures[1], negative=pictures[2])
+        )
         assert set(losses) == {"L_a"}
         losses["L_a"][1].backward()
         assert pictures[0].grad.abs().sum() > 0
@@ -230,5 +243,7 @@ def test_shared_stage_is_the_attribute_networks_alone(build):
     stage = AMNet.stages[0]
     assert build().stage_config(stage) == build(memory=False, classification_weight=1.0).stage_config(stage)
     assert build().stage_config(stage) != build(attributes_lr=0.1).stage_config(stage)
-    assert set(build().stage_state(stage)) == {name for name in build().state_dict() if name.startswith(("backbone.", "heads."))}
+    assert set(build().stage_state(stage)) == {
+        name for name in build().state_dict() if name.startswith(("backbone.", "heads."))
+    }
     assert module.ATTRIBUTES is stage

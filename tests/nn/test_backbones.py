@@ -30,7 +30,9 @@ def test_unknown_backbone_names_the_nearest():
 def test_weights_are_loaded_without_unpickling(tmp_path):
     source = build_backbone("resnet10t")
     path = tmp_path / "weights.pt"
-    torch.save(source.features.state_dict() | {"fc.weight": torch.zeros(3, 512)}, path)  # a classifier on top is left out
+    torch.save(
+        source.features.state_dict() | {"fc.weight": torch.zeros(3, 512)}, path
+    )  # a classifier on top is left out
     loaded = build_backbone("resnet10t", str(path))
     assert torch.equal(loaded.features.conv1[0].weight, source.features.conv1[0].weight)
 

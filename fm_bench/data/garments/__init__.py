@@ -50,7 +50,9 @@ class GarmentsReader:
         views: int = 3,
     ) -> None:
         if min(missing, wrong) < 0 or missing + wrong > 1:
-            raise UserError(f"missing {missing} and wrong {wrong} are not shares of one whole: give numbers from 0 that add up to at most 1.")
+            raise UserError(
+                f"missing {missing} and wrong {wrong} are not shares of one whole: give numbers from 0 that add up to at most 1."
+            )
         self.missing, self.wrong = missing, wrong
         self.source = GarmentSource((train, val, test), seed, views, street)
 
@@ -59,7 +61,9 @@ class GarmentsReader:
         source = self.source
         labels = source.true_labels
         if self.missing or self.wrong:
-            labels = disturb(labels, keys(source.seed, "annotation", source.split, source.item), self.missing, self.wrong)
+            labels = disturb(
+                labels, keys(source.seed, "annotation", source.split, source.item), self.missing, self.wrong
+            )
         item = source.item + source.split.astype(np.int64) * _ITEMS_PER_SPLIT
         catalog = Catalog(SCHEMA, source.names(), labels, item, source.split, source.domain, source.boxes())
         return Dataset(catalog, source)

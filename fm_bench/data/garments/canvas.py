@@ -64,7 +64,9 @@ class Canvas:
         if outline is not None:
             cv2.polylines(self.colour, [pixels], True, outline, self.thickness(0.008), cv2.LINE_AA, _SHIFT)
 
-    def line(self, points: Points, colour: RGB, width: float = 0.008, part: Part | None = None, closed: bool = False) -> None:
+    def line(
+        self, points: Points, colour: RGB, width: float = 0.008, part: Part | None = None, closed: bool = False
+    ) -> None:
         """An open or closed line of the given width."""
         pixels, thickness = [self.pixels(points)], self.thickness(width)
         cv2.polylines(self.colour, pixels, closed, colour, thickness, cv2.LINE_AA, _SHIFT)

@@ -21,7 +21,9 @@ def half_width(g: Garment, y: float) -> float:
 def raglan_yokes(g: Garment) -> tuple[Floats, Floats]:
     """Where raglan sleeves continue over the torso up to the neck."""
     tip, w = g.torso[1], half_width(g, ARMPIT)
-    return both([(0.062, NECK_TOP - 0.005), (float(tip[0]), float(tip[1])), (w, ARMPIT + 0.01), (0.05, NECK_TOP + 0.035)])
+    return both(
+        [(0.062, NECK_TOP - 0.005), (float(tip[0]), float(tip[1])), (w, ARMPIT + 0.01), (0.05, NECK_TOP + 0.035)]
+    )
 
 
 def draw_sleeve_marks(c: Canvas, g: Garment) -> None:
@@ -43,7 +45,11 @@ def draw_sleeve_marks(c: Canvas, g: Garment) -> None:
                 c.line([outer[k], inner[k]], edge, 0.011)
         elif shape == "bell":
             for share in (0.3, 0.6):
-                c.line([outer[-5] * share + inner[-5] * (1 - share), outer[-1] * share + inner[-1] * (1 - share)], edge, 0.009)
+                c.line(
+                    [outer[-5] * share + inner[-5] * (1 - share), outer[-1] * share + inner[-1] * (1 - share)],
+                    edge,
+                    0.009,
+                )
             c.line([outer[-1], inner[-1]], edge, 0.012)
         elif shape == "cold shoulder":
             centre = np.array([(abs(float(g.torso[1, 0])) + 0.004) * side, NECK_TOP + 0.066])
@@ -119,9 +125,22 @@ def _trench(c: Canvas, g: Garment) -> None:
     w = half_width(g, g.waist) + 0.004
     y = g.waist
     c.fill([(-w, y - 0.02), (w, y - 0.02), (w, y + 0.02), (-w, y + 0.02)], g.tones.trim, Part.TRIM, g.tones.seam)
-    c.line([(-0.026, y - 0.026), (0.026, y - 0.026), (0.026, y + 0.026), (-0.026, y + 0.026)], (214, 180, 100), 0.012, Part.TRIM, closed=True)
+    c.line(
+        [(-0.026, y - 0.026), (0.026, y - 0.026), (0.026, y + 0.026), (-0.026, y + 0.026)],
+        (214, 180, 100),
+        0.012,
+        Part.TRIM,
+        closed=True,
+    )
     tip = abs(float(g.torso[1, 0]))
-    for side in both([(tip - 0.06, NECK_TOP + 0.01), (tip, NECK_TOP + 0.024), (tip, NECK_TOP + 0.05), (tip - 0.055, NECK_TOP + 0.034)]):
+    for side in both(
+        [
+            (tip - 0.06, NECK_TOP + 0.01),
+            (tip, NECK_TOP + 0.024),
+            (tip, NECK_TOP + 0.05),
+            (tip - 0.055, NECK_TOP + 0.034),
+        ]
+    ):
         c.fill(side, g.tones.trim, Part.TRIM)
 
 
@@ -158,7 +177,9 @@ def _waistcoat(c: Canvas, g: Garment) -> None:
     for side in both([(0.075, ARMPIT + 0.01), (0.06, (ARMPIT + g.hem) / 2), (0.075, g.hem - 0.02)]):
         c.line(side, g.tones.seam, 0.01)
     tip = abs(float(g.torso[1, 0]))
-    for side in both([(tip - 0.012, NECK_TOP + 0.03), (tip - 0.03, 0.21), (half_width(g, ARMPIT) - 0.012, ARMPIT + 0.012)]):
+    for side in both(
+        [(tip - 0.012, NECK_TOP + 0.03), (tip - 0.03, 0.21), (half_width(g, ARMPIT) - 0.012, ARMPIT + 0.012)]
+    ):
         c.line(side, g.tones.trim, 0.022, Part.TRIM)
 
 
@@ -226,7 +247,12 @@ def _teeth(c: Canvas, g: Garment, points: list[tuple[float, float]]) -> None:
     c.line(points, (48, 48, 54), 0.03, Part.FASTENING)
     c.line(points, g.tones.metal, 0.014)
     x, y = points[0]
-    c.fill([(x - 0.014, y), (x + 0.014, y), (x + 0.014, y + 0.04), (x - 0.014, y + 0.04)], g.tones.metal, Part.FASTENING, (48, 48, 54))
+    c.fill(
+        [(x - 0.014, y), (x + 0.014, y), (x + 0.014, y + 0.04), (x - 0.014, y + 0.04)],
+        g.tones.metal,
+        Part.FASTENING,
+        (48, 48, 54),
+    )
 
 
 def _zip(c: Canvas, g: Garment, top: float, bottom: float) -> None:

@@ -38,7 +38,7 @@ class Garment:
     @property
     def neck_bottom(self) -> float:
         """Lowest y of the neck opening on the middle line."""
-        depth = {"crew": 0.045, "V-neck": 0.14, "scoop": 0.115, "square": 0.095, "boat": 0.03, "sweetheart": 0.085}
+        depth = {"crew": 0.045, "V-neck": 0.14, "scoop": 0.115, "square": 0.095, "boat": 0.042, "sweetheart": 0.085}
         return NECK_TOP + depth.get(self.value["neckline"], 0.045) * self.item["neck"]
 
 
@@ -48,7 +48,9 @@ def neck_opening(g: Garment) -> Floats:
     t = np.linspace(0, np.pi, 15)
 
     def bowl(half: float, depth: float) -> Floats:
-        front = np.stack([-half * np.cos(t), shoulder(half) + (depth * k + NECK_TOP - shoulder(half)) * np.sin(t) ** 0.8], axis=-1)
+        front = np.stack(
+            [-half * np.cos(t), shoulder(half) + (depth * k + NECK_TOP - shoulder(half)) * np.sin(t) ** 0.8], axis=-1
+        )
         return closed(front)
 
     def shoulder(x: float) -> float:
@@ -62,22 +64,34 @@ def neck_opening(g: Garment) -> Floats:
     shapes: dict[str, Callable[[], Floats]] = {
         "crew": lambda: bowl(0.058, 0.045),
         "scoop": lambda: bowl(0.082, 0.115),
-        "boat": lambda: bowl(0.13, 0.03),
+        "boat": lambda: bowl(0.142, 0.042),
         "keyhole": lambda: bowl(0.058, 0.042),
-        "V-neck": lambda: closed(np.array([(-0.072, shoulder(0.072)), (0, NECK_TOP + 0.14 * k), (0.072, shoulder(0.072))])),
+        "V-neck": lambda: closed(
+            np.array([(-0.072, shoulder(0.072)), (0, NECK_TOP + 0.14 * k), (0.072, shoulder(0.072))])
+        ),
         "square": lambda: closed(
-            np.array([(-0.082, shoulder(0.082)), (-0.078, NECK_TOP + 0.095 * k), (0.078, NECK_TOP + 0.095 * k), (0.082, shoulder(0.082))])
+            np.array(
+                [
+                    (-0.082, shoulder(0.082)),
+                    (-0.078, NECK_TOP + 0.095 * k),
+                    (0.078, NECK_TOP + 0.095 * k),
+                    (0.082, shoulder(0.082)),
+                ]
+            )
         ),
         "sweetheart": lambda: closed(
             np.stack(
                 [
                     -0.098 * np.cos(t),
-                    shoulder(0.098) + k * (0.118 * np.abs(np.sin(2 * t)) ** 0.7 * (0.35 + 0.65 * np.sin(t)) + 0.07 * np.sin(t) ** 4),
+                    shoulder(0.098)
+                    + k * (0.118 * np.abs(np.sin(2 * t)) ** 0.7 * (0.35 + 0.65 * np.sin(t)) + 0.07 * np.sin(t) ** 4),
                 ],
                 axis=-1,
             )
         ),
-        "asymmetric": lambda: closed(np.array([(-0.07, shoulder(0.07)), (0.116, NECK_TOP + 0.17 * k), (0.136, shoulder(0.136))])),
+        "asymmetric": lambda: closed(
+            np.array([(-0.07, shoulder(0.07)), (0.116, NECK_TOP + 0.17 * k), (0.136, shoulder(0.136))])
+        ),
     }
     return shapes[g.value["neckline"]]()
 
@@ -113,7 +127,12 @@ def _scaled(g: Garment, points: list[tuple[float, float]]) -> Floats:
 
 
 def _shirt(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
-    _leaf(c, _scaled(g, [(0.03, 0.085), (0.062, 0.115), (0.108, 0.17), (0.07, 0.232), (0.004, 0.178), (0.045, 0.135)]), fill, edge)
+    _leaf(
+        c,
+        _scaled(g, [(0.03, 0.085), (0.062, 0.115), (0.108, 0.17), (0.07, 0.232), (0.004, 0.178), (0.045, 0.135)]),
+        fill,
+        edge,
+    )
 
 
 def _peter_pan(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
@@ -134,7 +153,16 @@ def _funnel(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
 
 
 def _lapel(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
-    points = [(0.05, 0.1), (0.072, 0.115), (0.128, 0.178), (0.1, 0.2), (0.092, 0.215), (0.145, 0.232), (0.012, 0.372), (0.0, 0.345)]
+    points = [
+        (0.05, 0.1),
+        (0.072, 0.115),
+        (0.128, 0.178),
+        (0.1, 0.2),
+        (0.092, 0.215),
+        (0.145, 0.232),
+        (0.012, 0.372),
+        (0.0, 0.345),
+    ]
     _leaf(c, _scaled(g, points), fill, edge)
 
 
@@ -155,7 +183,18 @@ def _ruffle(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
 
 def _sailor(c: Canvas, g: Garment, fill: RGB, edge: RGB) -> None:
     stripe = lift(fill, 0.35, 170)
-    panel = np.array([(0.05, 0.115), (0.1, 0.13), (0.166, 0.165), (0.16, 0.262), (0.058, 0.262), (0.0, 0.315), (0.0, 0.27), (0.045, 0.2)])
+    panel = np.array(
+        [
+            (0.05, 0.115),
+            (0.1, 0.13),
+            (0.166, 0.165),
+            (0.16, 0.262),
+            (0.058, 0.262),
+            (0.0, 0.315),
+            (0.0, 0.27),
+            (0.045, 0.2),
+        ]
+    )
     _leaf(c, panel, fill, edge)
     for side in both([(0.143, 0.165), (0.138, 0.242), (0.05, 0.242), (0.012, 0.277)]):
         c.line(side, stripe, 0.012)
@@ -187,21 +226,35 @@ def draw_pockets(c: Canvas, g: Garment) -> None:
     """The pockets; those at the hem keep above it however short the garment is."""
     kind, size = g.value["pocket"], g.item["detail"]
     low = min(0.5, g.hem - 0.075)
-    chest = 0.268
+    chest = 0.282
     inner = min(1.0, float(g.half_width.min()) / 0.12)
     if kind == "chest":
-        _patch(c, g, 0.068 * g.side * inner, chest, 0.042 * size, 0.034 * size, flap=False)
+        _patch(c, g, 0.07 * g.side * inner, chest, 0.045 * size, 0.038 * size, flap=False)
     if kind in ("flap pair", "four pockets"):
         for side in (-1, 1):
-            _patch(c, g, 0.072 * side * inner, chest, 0.038 * size, 0.034 * size, flap=True)
+            _patch(c, g, 0.078 * side * inner, chest, 0.044 * size, 0.038 * size, flap=True)
     if kind in ("patch pair", "four pockets"):
         for side in (-1, 1):
             _patch(c, g, 0.07 * side * inner, low, 0.045 * size * inner, 0.046 * size, flap=False)
     if kind == "slanted":
-        for side in both([(0.05 * inner, low - 0.05), (0.075 * inner, low - 0.055), (0.118 * inner, low + 0.04), (0.093 * inner, low + 0.045)]):
+        for side in both(
+            [
+                (0.05 * inner, low - 0.05),
+                (0.075 * inner, low - 0.055),
+                (0.118 * inner, low + 0.04),
+                (0.093 * inner, low + 0.045),
+            ]
+        ):
             c.fill(side, lift(g.tones.torso, 0.42, 80), Part.POCKETS, g.tones.seam)
     if kind == "kangaroo":
-        points = [(-0.06, low - 0.065), (0.06, low - 0.065), (0.115, low + 0.02), (0.115, low + 0.055), (-0.115, low + 0.055), (-0.115, low + 0.02)]
+        points = [
+            (-0.06, low - 0.065),
+            (0.06, low - 0.065),
+            (0.115, low + 0.02),
+            (0.115, low + 0.055),
+            (-0.115, low + 0.055),
+            (-0.115, low + 0.02),
+        ]
         c.fill(np.array(points) * (inner, 1), _cloth(g), Part.POCKETS, None)
         c.line(np.array(points) * (inner, 1), lift(g.tones.torso, 0.42, 80), 0.014, closed=True)
 
@@ -213,10 +266,26 @@ def _cloth(g: Garment) -> RGB:
 def _patch(c: Canvas, g: Garment, x: float, y: float, half: float, height: float, *, flap: bool) -> None:
     dark = lift(g.tones.torso, 0.42, 80)
     bottom = y + height
-    outline = [(x - half, y - height), (x + half, y - height), (x + half, bottom - 0.012), (x, bottom), (x - half, bottom - 0.012)]
+    outline = [
+        (x - half, y - height),
+        (x + half, y - height),
+        (x + half, bottom - 0.012),
+        (x, bottom),
+        (x - half, bottom - 0.012),
+    ]
     c.fill(outline, _cloth(g), Part.POCKETS)
     c.line(outline, dark, 0.012, closed=True)
     if flap:
         top = y - height - 0.006
-        c.fill([(x - half - 0.006, top), (x + half + 0.006, top), (x + half + 0.006, top + 0.02), (x, top + 0.038), (x - half - 0.006, top + 0.02)], dark, Part.POCKETS)
+        c.fill(
+            [
+                (x - half - 0.006, top),
+                (x + half + 0.006, top),
+                (x + half + 0.006, top + 0.02),
+                (x, top + 0.038),
+                (x - half - 0.006, top + 0.02),
+            ],
+            dark,
+            Part.POCKETS,
+        )
         c.dot(x, top + 0.022, 0.009, g.tones.button)

@@ -65,13 +65,25 @@ def colours(subject: Subject) -> Tones:
 
 
 def _garment(subject: Subject) -> Garment:
-    value = {name: SCHEMA.values[m][label] for m, (name, label) in enumerate(zip(SCHEMA.names, subject.labels[0].tolist(), strict=True))}
+    value = {
+        name: SCHEMA.values[m][label]
+        for m, (name, label) in enumerate(zip(SCHEMA.names, subject.labels[0].tolist(), strict=True))
+    }
     item = {name: float(number[0]) for name, number in subject.item.items()}
     shape = silhouette.silhouettes(subject.labels, subject.item, subject.view)
     colours = tones(value["colour"], value["pattern"], value["sleeve shape"], item)
     skin = scene.Scene({"skin": float(subject.view["skin"][0])}, subject.street, subject.clutter).skin
     outlines = (part[0] for part in shape[:4])
-    return Garment(value, item, colours, *outlines, float(shape.hem[0]), float(shape.waist[0]), shape.half_width[0], skin if subject.street else colours.inside)
+    return Garment(
+        value,
+        item,
+        colours,
+        *outlines,
+        float(shape.hem[0]),
+        float(shape.waist[0]),
+        shape.half_width[0],
+        skin if subject.street else colours.inside,
+    )
 
 
 def _silhouette(c: Canvas, g: Garment) -> None:
@@ -94,7 +106,9 @@ def _lookup(base: RGB, t: Tones) -> NDArray[np.uint8]:
     return np.rint(table).astype(np.uint8)[:, None]
 
 
-def _warp(c: Canvas, kind: str, name: str, scale: float, angle: float, x: float, y: float, placed: bool = False) -> NDArray[np.uint8]:
+def _warp(
+    c: Canvas, kind: str, name: str, scale: float, angle: float, x: float, y: float, placed: bool = False
+) -> NDArray[np.uint8]:
     """A texture as it lies on the posed garment, ``(S, S)``."""
     level = level_of(c.side)
     (a, b, tx), (d, e, ty) = c.inverse

@@ -63,9 +63,13 @@ def _street(scene: Scene, side: int) -> Picture:
         if b > 0.45:
             dark: RGB = (colour[0] // 2, colour[1] // 2, colour[2] // 2 + 20)
             for y in np.arange(top + 0.04, horizon - 0.04, 0.1):
-                canvas.fill([(x + 0.02, y), (x + width - 0.02, y), (x + width - 0.02, y + 0.045), (x + 0.02, y + 0.045)], dark)
+                canvas.fill(
+                    [(x + 0.02, y), (x + width - 0.02, y), (x + width - 0.02, y + 0.045), (x + 0.02, y + 0.045)], dark
+                )
     ground = _CLUTTER[int(u[40] * len(_CLUTTER))]
-    canvas.fill([(0, horizon), (1, horizon), (1, 1), (0, 1)], (ground[0] * 3 // 4, ground[1] * 3 // 4, ground[2] * 3 // 4))
+    canvas.fill(
+        [(0, horizon), (1, horizon), (1, 1), (0, 1)], (ground[0] * 3 // 4, ground[1] * 3 // 4, ground[2] * 3 // 4)
+    )
     for k in range(9):
         a, b, w, h, pick = u[42 + 5 * k : 47 + 5 * k]
         canvas.fill(ellipse(a, b, 0.02 + 0.07 * w, 0.02 + 0.07 * h, 10), _CLUTTER[int(pick * len(_CLUTTER))])
@@ -77,7 +81,11 @@ def draw_person(canvas: Canvas, scene: Scene) -> None:
     skin, hair = scene.skin, _HAIR[int(scene.view["hair"] * len(_HAIR))]
     trousers = _TROUSERS[int(scene.view["trousers"] * len(_TROUSERS))]
     shade: RGB = (trousers[0] * 2 // 3, trousers[1] * 2 // 3, trousers[2] * 2 // 3)
-    canvas.fill([(-0.12, 0.36), (0.12, 0.36), (0.13, 1.2), (0.01, 1.2), (0, 0.62), (-0.01, 1.2), (-0.13, 1.2)], trousers, outline=shade)
+    canvas.fill(
+        [(-0.12, 0.36), (0.12, 0.36), (0.13, 1.2), (0.01, 1.2), (0, 0.62), (-0.01, 1.2), (-0.13, 1.2)],
+        trousers,
+        outline=shade,
+    )
     for side, name in ((-1, "left arm"), (1, "right arm")):
         x, y = 0.125, 0.2
         wrist = (side * (x + 0.46 * np.sin(scene.view[name])), y + 0.46 * np.cos(scene.view[name]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.data.garments.streams import Style
-from fm_bench.data.garments.vocabulary import CATEGORY, FIT, LENGTH, SCHEMA, SHAPE, SLEEVE
+from fm_bench.data.garments.vocabulary import CATEGORY, COLLAR, FIT, LENGTH, SCHEMA, SHAPE, SLEEVE
 
 Floats = NDArray[np.float64]
 
@@ -81,7 +81,9 @@ _HEM_SHAPE = _table(
     bodysuit=-0.17 * np.clip((_A - 0.2) / 0.8, 0, 1) ** 0.8,
 )
 """Height of the hem beside its length (negative is higher), ``(12, 61)``; −1 reaches up to the crotch."""
-_LEGS = _table(CATEGORY, **{"".join(c if c.isalnum() else "_" for c in v): v == "jumpsuit" for v in SCHEMA.values[CATEGORY]})
+_LEGS = _table(
+    CATEGORY, **{"".join(c if c.isalnum() else "_" for c in v): v == "jumpsuit" for v in SCHEMA.values[CATEGORY]}
+)
 
 _ARM = _table(SLEEVE, sleeveless=0.02, cap=0.1, short=0.18, elbow=0.265, three_quarter=0.355, long=0.455)
 _STUB = _table(SHAPE, set_in=0.0, raglan=0.0, puff=0.055, bell=0.06, batwing=0.045, ruffled=0.05, cold_shoulder=0.0)
@@ -90,6 +92,20 @@ _PUFF = _table(SHAPE, set_in=0, raglan=0, puff=0.055, bell=0, batwing=0, ruffled
 _BELL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0.075, batwing=0, ruffled=0.012, cold_shoulder=0)
 _WING = _table(SHAPE, set_in=0, raglan=0, puff=-0.008, bell=-0.008, batwing=0.125, ruffled=0, cold_shoulder=0)
 _FRILL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0, batwing=0, ruffled=0.02, cold_shoulder=0)
+_CROWN = _table(
+    COLLAR,
+    none=(0.06, 0.121),
+    shirt=(0.036, 0.078),
+    lapel=(0.05, 0.1),
+    band=(0.058, 0.074),
+    funnel=(0.066, 0.024),
+    shawl=(0.066, 0.083),
+    peter_pan=(0.08, 0.12),
+    bow=(0.06, 0.121),
+    ruffle=(0.122, 0.085),
+    sailor=(0.05, 0.113),
+)
+"""Half width and y of the collar's upper edge."""
 _BATWING = SCHEMA.value("sleeve shape", "batwing")
 _ARM_WIDTH = _table(FIT, slim=0.86, regular=1.0, tailored=0.94, boxy=1.14, A_line=1.0, cocoon=1.08)
 
@@ -142,7 +158,9 @@ def silhouettes(labels: NDArray[np.int16], item: Style, view: Style) -> Silhouet
     return Silhouette(torso, left, right, np.broadcast_to(_HOOD, (n, *_HOOD.shape)), hem, waist, width)
 
 
-def _sleeves(labels: NDArray[np.int16], item: Style, view: Style, shoulder: Floats, chest: Floats) -> tuple[Floats, Floats]:
+def _sleeves(
+    labels: NDArray[np.int16], item: Style, view: Style, shoulder: Floats, chest: Floats
+) -> tuple[Floats, Floats]:
     """Outlines ``(n, 36, 2)`` of the sleeves on the left and the right of the picture."""
     shape, kind = labels[:, SHAPE], labels[:, SLEEVE]
     length = np.maximum(_ARM[kind] + np.where(_ARM[kind] > 0.05, item["sleeve"], 0), _STUB[shape])
@@ -192,5 +210,8 @@ def boxes(labels: NDArray[np.int16], item: Style, view: Style) -> NDArray[np.flo
     shape, matrix = silhouettes(labels, item, view), pose(view)
     hooded = labels[:, CATEGORY] == SCHEMA.value("category", "hoodie")
     hood = np.where(hooded[:, None, None], shape.hood, shape.torso[:, :1])
-    points = np.concatenate([apply(matrix, part) for part in (shape.torso, shape.left, shape.right, hood)], axis=1)
+    crown = _CROWN[labels[:, COLLAR]][:, None] * np.array([[[1.0, 1.0], [-1.0, 1.0]]])
+    points = np.concatenate(
+        [apply(matrix, part) for part in (shape.torso, shape.left, shape.right, hood, crown)], axis=1
+    )
     return np.concatenate([points.min(1), points.max(1)], axis=1).clip(0, 1).astype(np.float32)

@@ -53,12 +53,19 @@ class GarmentSource:
 
     def __post_init__(self) -> None:
         if min(self.counts) < 0 or self.views < 1:
-            raise UserError(f"garments were asked with {self.counts} pictures and {self.views} views: give counts of 0 or more and at least 1 view.")
+            raise UserError(
+                f"garments were asked with {self.counts} pictures and {self.views} views: give counts of 0 or more and at least 1 view."
+            )
         later = 1 - 2 / (1 + self.views)
         if not 0 <= self.street <= later:
-            raise UserError(f"street share {self.street} is outside 0 to {later:.2f}, the share of second and later views: ask for less or for more views.")
+            raise UserError(
+                f"street share {self.street} is outside 0 to {later:.2f}, the share of second and later views: ask for less or for more views."
+            )
         chance = self.street / later if later else 0.0
-        parts = [_layout(self.seed, split, count, self.views, chance) for split, count in zip(Split, self.counts, strict=True)]
+        parts = [
+            _layout(self.seed, split, count, self.views, chance)
+            for split, count in zip(Split, self.counts, strict=True)
+        ]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         for name, column in zip(("split", "number", "item", "view", "domain", "true_labels"), columns, strict=True):
             column.setflags(write=False)
@@ -93,7 +100,9 @@ class GarmentSource:
         """One picture, ``(height, width, 3)`` RGB, by its name. Raises UnreadableImageError if there is no such name."""
         return render.draw(self._subject(self.index(image)), size).picture
 
-    def redraw(self, index: int | str, changes: Mapping[str, str], size: tuple[int, int] = (128, 128)) -> NDArray[np.uint8]:
+    def redraw(
+        self, index: int | str, changes: Mapping[str, str], size: tuple[int, int] = (128, 128)
+    ) -> NDArray[np.uint8]:
         """The same item in the same picture with some attributes changed, and nothing else.
 
         Args:

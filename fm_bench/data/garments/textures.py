@@ -123,7 +123,10 @@ def _graphic(kind: int) -> Tile:
     t = np.linspace(0, 2 * np.pi, 60)
     shapes = {
         1: np.stack([np.cos(angle), np.sin(angle)], -1) * np.where(np.arange(10) % 2, 0.48, 1.15)[:, None],
-        2: np.stack([16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))], -1) / 15,
+        2: np.stack(
+            [16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))], -1
+        )
+        / 15,
         3: np.array([[0, -1], [1.05, 0.9], [-1.05, 0.9]]),
         4: np.array([[0.35, -1.2], [-0.75, 0.2], [-0.08, 0.2], [-0.4, 1.2], [0.75, -0.25], [0.1, -0.25]]),
     }
@@ -135,7 +138,13 @@ def _graphic(kind: int) -> Tile:
     else:
         for row in (-1, 0, 1):
             y = cy + row * 0.75 * r
-            cv2.rectangle(tile, (int(cx - 1.1 * r), int(y - 0.22 * r)), (int(cx + 1.1 * r), int(y + 0.22 * r)), 128 if row else 255, -1)
+            cv2.rectangle(
+                tile,
+                (int(cx - 1.1 * r), int(y - 0.22 * r)),
+                (int(cx + 1.1 * r), int(y + 0.22 * r)),
+                128 if row else 255,
+                -1,
+            )
     return tile
 
 

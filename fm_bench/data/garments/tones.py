@@ -50,9 +50,26 @@ def tones(colour: str, pattern: str, shape: str, item: Mapping[str, float]) -> T
     collar = lift(torso, 0.84, 26) if collar_name == colour else COLOURS[collar_name]
     dark = luminance(torso) < 90
     metal = [(206, 208, 214), (216, 178, 92), (150, 150, 158)][int(item["metal"] * 3)]
-    button = ((244, 240, 228) if item["buttons"] < 0.7 else (226, 196, 120)) if dark else ((36, 30, 30) if item["buttons"] < 0.7 else (98, 60, 34))
+    button = (
+        ((244, 240, 228) if item["buttons"] < 0.7 else (226, 196, 120))
+        if dark
+        else ((36, 30, 30) if item["buttons"] < 0.7 else (98, 60, 34))
+    )
     trim = lift(torso, 0.5, 62) if item["trim"] < 0.7 else ((226, 224, 220) if dark else (44, 42, 52))
-    return Tones(torso, second, third, sleeves, collar, seam(torso), lift(torso, 0.45, 48), metal, button, trim, sleeves_name, collar_name)
+    return Tones(
+        torso,
+        second,
+        third,
+        sleeves,
+        collar,
+        seam(torso),
+        lift(torso, 0.45, 48),
+        metal,
+        button,
+        trim,
+        sleeves_name,
+        collar_name,
+    )
 
 
 def luminance(colour: RGB) -> float:
@@ -78,7 +95,11 @@ def _rgb(values: np.typing.NDArray[np.floating]) -> RGB:  # type: ignore[type-ar
 
 
 def _contrast(colour: str, u: float) -> str:
-    choices = [name for name in _CONTRASTS if np.abs(PALETTE[list(COLOURS).index(name)] - np.array(COLOURS[colour])).sum() > 150]
+    choices = [
+        name
+        for name in _CONTRASTS
+        if np.abs(PALETTE[list(COLOURS).index(name)] - np.array(COLOURS[colour])).sum() > 150
+    ]
     return choices[int(u * len(choices))]
 
 
@@ -96,7 +117,9 @@ def _pattern_colours(torso: RGB, pattern: str, item: Mapping[str, float]) -> tup
         second = (246, 244, 240) if luminance(torso) < 120 else deep[int(item["accent"] * 4)]
         return (_rgb((base + second) / 2), second) if pattern == "gingham" else (second, second)
     second = pool[int(item["accent"] ** 1.7 * 4)]
-    third = other[int(item["accent 2"] * 4)] if pattern in ("floral", "graphic print") else light[int(item["accent 2"] * 4)]
+    third = (
+        other[int(item["accent 2"] * 4)] if pattern in ("floral", "graphic print") else light[int(item["accent 2"] * 4)]
+    )
     if pattern == "argyle":
         third = pool[(int(item["accent"] ** 1.7 * 4) + 1) % 4]
     return second, third

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Search against brute force in float64, and against itself with other blocks, orders, shards and libraries."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fm_bench.errors import UserError
+from fm_bench.retrieval import ExactIndex, merge, search
+from fm_bench.retrieval import index as index_module
+from fm_bench.retrieval.ordering import TieOrder
+from fm_bench.retrieval.scan import count_before
+
+N, R, D = 400, 40, 16
+
+
+def brute_force(gallery, queries, k, exclude=None, keys=None, seed=0):
+    """Ids, distances and ties, from all distances in float64."""
+    distances = np.square(queries[:, None].astype(np.float64) - gallery[None]).sum(-1)
+    keys = np.arange(len(gallery)) if keys is None else keys
+    rows = np.arange(len(queries))
+    ties = TieOrder(keys, rows, seed)(rows[:, None], np.arange(len(gallery)))
+    if exclude is not None:
+        distances[rows[exclude >= 0], exclude[exclude >= 0]] = np.inf
+    order = np.lexsort((ties, distances), axis=1)
+    ordered = np.take_along_axis(distances, order, axis=1)
+    tied = ordered[:, k - 1] == ordered[:, k] if k < len(gallery) else np.zeros(len(queries), bool)
+    return order[:, :k], ordered[:, :k], tied & np.isfinite(ordered[:, k - 1])
+
+
+def embeddings(kind):
+    """A gallery and queries of one kind of difficulty."""
+    rng = np.random.default_rng(3)
+    gallery, queries = rng.standard_normal((N, D)), rng.standard_normal((R, D))
+    if kind == "offset":
+        gallery, queries = 100 + 0.001 * gallery, 100 + 0.001 * queries
+    elif kind == "constant":
+        gallery, queries = np.ones_like(gallery), np.ones_like(queries)
+    elif kind == "binary":
+        gallery, queries = rng.integers(0, 2, (N, D)) * (np.arange(D) < 6), rng.integers(0, 2, (R, D)) * 1.0
+    elif kind == "repeated":
+        gallery = np.repeat(gallery[: N // 4], 4, axis=0)
+    elif kind == "clusters":
+        gallery = np.repeat(100 * gallery[:5], N // 5, axis=0) + 1e-5 * gallery
+        queries = 100 * gallery[:R] / 100 + 1e-5 * queries
+    elif kind == "huge":
+        gallery, queries = 1e30 * gallery, 1e30 * queries
+    elif kind == "tiny":
+        gallery, queries = 1e-30 * gallery, 1e-30 * queries
+    elif kind == "outlier":
+        gallery[7] *= 1e8
+    return gallery.astype(np.float32), queries.astype(np.float32)
+
+
+KINDS = ["plain", "offset", "constant", "binary", "repeated", "clusters", "huge", "tiny", "outlier"]
+
+
+@pytest.mark.parametrize("library", ["faiss", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_brute_force(kind, library, monkeypatch):
+    if library == "torch":
+        monkeypatch.setattr(index_module, "faiss", None)
+    elif index_module.faiss is None:
+        pytest.skip("faiss is not installed")
+    gallery, queries = embeddings(kind)
+    exclude = np.random.default_rng(0).integers(-1, N, R)
+    for k, block_bytes in ((1, 900), (20, 900), (20, 1 << 20), (N - 1, 1 << 20)):
+        found = search(gallery, queries, k, exclude=exclude, block_bytes=block_bytes)
+        ids, distances, tied = brute_force(gallery, queries, k, exclude)
+        np.testing.assert_array_equal(found.ids, ids)
+        np.testing.assert_array_equal(found.distances, distances)
+        np.testing.assert_array_equal(found.tied, tied)
+
+
+@pytest.mark.parametrize("kind", ["plain", "constant", "binary", "repeated"])
+def test_order_of_gallery_does_not_matter(kind):
+    gallery, queries = embeddings(kind)
+    keys = np.random.default_rng(1).permutation(10 * N)[:N]
+    shuffled = np.random.default_rng(2).permutation(N)
+    straight = search(gallery, queries, 30, keys=keys)
+    mixed = search(gallery[shuffled], queries, 30, keys=keys[shuffled])
+    np.testing.assert_array_equal(shuffled[mixed.ids], straight.ids)
+    np.testing.assert_array_equal(mixed.distances, straight.distances)
+    np.testing.assert_array_equal(mixed.tied, straight.tied)
+
+
+@pytest.mark.parametrize("cuts", [[0, N], [0, 150, N], [0, 5, 222, N]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_merge_to_one_search(kind, cuts):
+    gallery, queries = embeddings(kind)
+    exclude = np.random.default_rng(0).integers(-1, N, R)
+    whole = search(gallery, queries, 20, exclude=exclude, seed=5)
+    shards = [
+        search(gallery[a:b], queries, 20, exclude=exclude, seed=5, shard_start=a)
+        for a, b in pairwise(cuts)
+    ]
+    merged = merge(shards, keys=np.arange(N), seed=5)
+    for column, expected in zip(merged, whole, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+
+def test_more_than_one_block_of_queries(monkeypatch):
+    gallery, queries = embeddings("repeated")
+    whole = search(gallery, queries, 10)
+    monkeypatch.setattr(index_module, "_QUERIES", 7)
+    for column, expected in zip(search(gallery, queries, 10), whole, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+
+def test_seed_decides_among_equals_and_only_there():
+    gallery, queries = embeddings("repeated")
+    one, other = search(gallery, queries, 10, seed=1), search(gallery, queries, 10, seed=2)
+    assert (one.ids != other.ids).any()
+    np.testing.assert_array_equal(one.distances, other.distances)
+    np.testing.assert_array_equal(one.ids // 4, other.ids // 4)
+
+
+def test_every_image_is_equally_likely_among_equals():
+    gallery, queries = np.zeros((50, 4), np.float32), np.zeros((20_000, 4), np.float32)
+    found = np.bincount(search(gallery, queries, 5).ids.ravel(), minlength=50)
+    expected = 20_000 * 5 / 50
+    assert np.abs(found - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_memory_map_is_enough(tmp_path):
+    gallery, queries = embeddings("plain")
+    np.save(tmp_path / "gallery.npy", gallery)
+    found = search(np.load(tmp_path / "gallery.npy", mmap_mode="r"), queries, 5)
+    np.testing.assert_array_equal(found.ids, search(gallery, queries, 5).ids)
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 8), st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 1000])
+)
+@settings(max_examples=60, deadline=None)
+def test_small_integer_vectors(n, r, d, seed, scale):
+    rng = np.random.default_rng(seed)
+    gallery = (rng.integers(0, 3, (n, d)) * scale).astype(np.float32)
+    queries = (rng.integers(0, 3, (r, d)) * scale).astype(np.float32)
+    k = int(rng.integers(1, n + 1))
+    found = search(gallery, queries, k, seed=seed, block_bytes=64)
+    ids, distances, tied = brute_force(gallery, queries, k, seed=seed)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.distances, distances)
+    np.testing.assert_array_equal(found.tied, tied)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_count_before_is_the_rank(kind):
+    gallery, queries = embeddings(kind)
+    index, rng = ExactIndex(gallery, block_bytes=900), np.random.default_rng(0)
+    exclude, wanted = rng.integers(-1, N, R), rng.integers(0, N, R)
+    wanted = np.where(wanted == exclude, (wanted + 1) % N, wanted)
+    ids, distances, _ = brute_force(gallery, queries, N, exclude)
+    rank = (ids == wanted[:, None]).argmax(axis=1)
+    ties, rows = index.ties(np.arange(R)), np.arange(R)
+    for limit in (N, 10):
+        count = count_before(index, queries, distances[rows, rank], ties(rows, wanted), ties, exclude, limit)
+        np.testing.assert_array_equal(np.minimum(count, limit + 1), np.minimum(rank, limit + 1))
+
+
+def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
+    monkeypatch.setattr("fm_bench.retrieval.scan._PAIRS", 0)
+    test_count_before_is_the_rank("repeated")
+    test_count_before_is_the_rank("constant")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g, q: (g, q, 401, None), "k is 401, but the gallery has 400 images"),
+        (lambda g, q: (g, q, 400, np.zeros(R, int)), "k is 400, but the gallery has 400 images, one of which"),
+        (lambda g, q: (g, q, 0, None), "k is 0"),
+        (lambda g, q: (g, q[:, :3], 5, None), "3 dimensions, but the gallery's have 16"),
+        (lambda g, q: (g[0], q, 5, None), r"gallery embeddings have shape \(16,\)"),
+        (lambda g, q: (g.astype(int), q, 5, None), "gallery embeddings have type int64"),
+        (
+            lambda g, q: (g, np.where(np.arange(R)[:, None] > 36, np.nan, q), 5, None),
+            "3 of 40 query .* first in row 37",
+        ),
+        (lambda g, q: (np.where(np.arange(N)[:, None] == 9, np.inf, g), q, 5, None), "1 of 400 gallery .* row 9"),
+        (lambda g, q: (g, q, 5, np.full(R, N)), "exclude names gallery row 400 for query 0, but only 0 to 399"),
+        (lambda g, q: (g, q, 5, np.zeros(3, int)), "exclude has shape"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    gallery, queries, k, exclude = change(*embeddings("plain"))
+    with pytest.raises(UserError, match=message):
+        search(gallery, queries, k, exclude=exclude)
