@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentParser, Namespace, namespace_to_dict
+from jsonargparse import ArgumentParser, Namespace
 
 from fm_bench import recipe
 from fm_bench.data.readers import READERS
@@ -118,7 +118,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
     trainer_defaults = {
         name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()
     }
-    values = namespace_to_dict(parser.instantiate_classes(given))
+    values = parser.instantiate(given).as_dict()
     return RunConfig(
         method=method,
         variant=variant,
@@ -127,13 +127,13 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         mode=mode,
         seed=seed,
         budget=given.budget,
-        reader=namespace_to_dict(given.data) if "data" in given else {},
-        hyper=_seeded(method, namespace_to_dict(given.method) if "method" in given else {}, seed),
+        reader=given.data.as_dict() if "data" in given else {},
+        hyper=_seeded(method, given.method.as_dict() if "method" in given else {}, seed),
         stages={
-            stage.name: StageBudget(**namespace_to_dict(given.stages[stage.name])) for stage in METHODS[method].stages
+            stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages
         },
-        loader=LoaderConfig(**namespace_to_dict(given.loader)),
-        evaluation=EvaluationConfig(**namespace_to_dict(given.evaluation)),
+        loader=LoaderConfig(**given.loader.as_dict()),
+        evaluation=EvaluationConfig(**given.evaluation.as_dict()),
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
     )
 

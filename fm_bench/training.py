@@ -235,7 +235,7 @@ class FiniteLoss(Callback):
         if (batch_idx % self.every == 0 or last) and not torch.isfinite(outputs["loss"]).item():
             raise UserError(
                 f"the training loss became {outputs['loss'].item()} in epoch {trainer.current_epoch}: "
-                f"lower the learning rate (the checkpoint of the last whole epoch is kept in {trainer.default_root_dir})."
+                f"lower the learning rate (the last whole epoch is kept in {trainer.default_root_dir})."
             )
 
 

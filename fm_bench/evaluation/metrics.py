@@ -84,7 +84,7 @@ def chance(relevant: I64, gallery: I64, k: int) -> F64:
     with np.errstate(divide="ignore"):
         # C(N−m, k) / C(N, k) is the product of (N − m − i) / (N − i) for i < k: every draw misses.
         miss = np.log1p(-np.minimum(relevant[:, None] / left, 1.0))
-    return -np.expm1(np.cumsum(miss, axis=1))
+    return np.asarray(-np.expm1(np.cumsum(miss, axis=1)))
 
 
 class RetrievalMetric(Metric):

@@ -45,8 +45,8 @@ class Method(L.LightningModule, ABC):
     """Two encoders into one space; everything else is the method's own business.
 
     Subclasses define the encoders, and per stage ``<stage>_step(batch) -> {"loss name": (weight, value)}`` and
-    ``<stage>_optimizer()``. Distances in the space are Euclidean. Hyper-parameters are plain values, so that checkpoints
-    load with ``weights_only=True``.
+    ``<stage>_optimizer()``. Distances in the space are Euclidean. Hyper-parameters are plain values, so that
+    checkpoints load with ``weights_only=True``.
 
     Args:
         attributes: the schema as ``AttributeSchema.to_dict`` gives it.

@@ -128,10 +128,9 @@ class ExactIndex:
         distances = exact(queries, self.gallery, rows.ravel(), real.ravel()).reshape(ids.shape)
         distances[(ids < 0) | (ids == exclude[:, None])] = np.inf
         ranking = first_k(real, distances, ties(rows, real), wanted)
-        if ids.shape[1] == len(self):
-            bound[~np.isnan(bound)] = np.inf  # nothing was left out
-        last = np.nan_to_num(ranking.distances[:, -1], posinf=0.0)  # inf: the excluded image, when all are ranked
-        proven = last + slack(norms, last, self.dim, 24) < bound  # False for NaN
+        everyone = ids.shape[1] == len(self)  # nothing can have been left out, except by overflow
+        last = ranking.distances[:, -1]
+        proven = ~np.isnan(bound) & (everyone | (last + slack(norms, last, self.dim, 24) < bound))
         if not proven.all():
             ranking = scan.replace_rows(self, ranking, np.flatnonzero(~proven), queries, exclude, ties)
         return _pad(ranking, k)
