@@ -242,20 +242,26 @@ class DealtBatches(Sampler[Positions]):
     Args:
         count: positions in all.
         batch_size: positions per batch.
+        even: give every process as many batches as any other, by dealing the first ones out again. Under DDP each
+            batch of a validation epoch is a rendezvous, so a process that had fewer would keep the others waiting;
+            whoever collects the results goes by position and sees no difference.
     """
 
-    def __init__(self, count: int, batch_size: int) -> None:
-        self.count, self.batch_size = count, batch_size
+    def __init__(self, count: int, batch_size: int, *, even: bool) -> None:
+        self.count, self.batch_size, self.even = count, batch_size, even
 
-    def _begins(self) -> range:
+    def _batches(self) -> Sequence[int]:
         rank, world = processes()
-        return range(rank * self.batch_size, self.count, world * self.batch_size)
+        batches = -(-self.count // self.batch_size)
+        rounds = -(-batches // world) * world if self.even else batches
+        return [number % batches for number in range(rank, rounds, world)]
 
     def __len__(self) -> int:
-        return len(self._begins())
+        return len(self._batches())
 
     def __iter__(self) -> Iterator[Positions]:
-        for begin in self._begins():
+        for number in self._batches():
+            begin = number * self.batch_size
             yield np.arange(begin, min(begin + self.batch_size, self.count))
 
 

@@ -223,7 +223,7 @@ def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
             return Verdict(claim, *place, "untested", reason=f"{name} on {protocol} was not run on the same work.")
         if (name, claim.metric) in answers.problems:
             return Verdict(claim, *place, "untested", reason=answers.problems[name, claim.metric])
-    assert y is not None  # noqa: S101 returned above
+    assert y is not None
     found = contrast(x.samples[claim.x, claim.metric], y.samples[claim.y, claim.metric])
     seeds = len(x.rows[claim.x].records), len(y.rows[claim.y].records)
     reason = "" if min(seeds) >= SEEDS else f"Provisional: fewer than {SEEDS} seeds."

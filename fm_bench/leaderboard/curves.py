@@ -79,8 +79,7 @@ def picture(curves: Sequence[Curve], chosen: Sequence[Style], salt: str) -> str:
         for spine in axes.spines.values():
             spine.set_visible(False)
         buffer = io.StringIO()
-        nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(buffer, format="svg", transparent=True)
     return _inline(buffer.getvalue(), chosen)
 
 

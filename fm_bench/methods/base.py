@@ -76,8 +76,11 @@ class Method(L.LightningModule, ABC):
     # ------------------------------------------------------------------ stages
 
     def begin(self, stage: Stage, seed: int) -> None:
-        """Enters a stage: what ``training_step`` and ``configure_optimizers`` do from now on."""
+        """Enters a stage: only what it leaves behind (``stage_state``) is trained from now on."""
         self.stage, self.stage_seed = stage, seed
+        trained = self.stage_state(stage)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trained)  # DDP waits for every parameter that asks for a gradient
 
     def stage_config(self, stage: Stage) -> dict[str, Any]:
         """The hyper-parameters that ``stage`` depends on; equal ones make its result exchangeable between methods."""

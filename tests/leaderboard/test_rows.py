@@ -38,7 +38,8 @@ def test_what_was_not_asked_the_same_never_shares_a_table(changes):
 
 
 def test_seeds_are_pooled_into_one_row_with_their_spread():
-    runs = [make("amnet", seed, skill=0.6, protocols={"search": "cc"}) for seed in (2, 0, 1)]
+    times = {0: "2026-03-03T00:00:00", 1: "2026-01-01T00:00:00", 2: "2026-02-02T00:00:00"}
+    runs = [make("amnet", seed, skill=0.6, protocols={"search": "cc"}, finished=times[seed]) for seed in (2, 0, 1)]
     (table,) = tables(runs)
     (row,) = table.rows
     assert [record.seed for record in row.records] == [0, 1, 2]
