@@ -214,7 +214,10 @@ class Bench:
 def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
     """The untrained method; its first weights depend on the seed alone."""
     L.seed_everything(config.seed, verbose=False)
-    return METHODS[config.method](attributes=datamodule.schema.to_dict(), **config.hyper)
+    hyper = dict(config.hyper)
+    if "seed" in hyper:  # a method that draws random numbers of its own draws others in another run
+        hyper["seed"] += config.seed
+    return METHODS[config.method](attributes=datamodule.schema.to_dict(), **hyper)
 
 
 def check_depth(config: RunConfig, dataset: Dataset) -> None:

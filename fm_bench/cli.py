@@ -206,7 +206,7 @@ def _bench(options: argparse.Namespace) -> int:
         if record:
             records.append(record)
     if records:
-        print_table(records, Console())
+        print_table(records, Console(), new=[record.fingerprint for record in records])
         page = refresh_page(options.out or options.runs)
         console.print(f"leaderboard: {page}")
     return 0

@@ -128,7 +128,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         seed=seed,
         budget=given.budget,
         reader=given.data.as_dict() if "data" in given else {},
-        hyper=_seeded(method, given.method.as_dict() if "method" in given else {}, seed),
+        hyper=given.method.as_dict() if "method" in given else {},
         stages={
             stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages
         },
@@ -198,11 +198,6 @@ def _explain(parser: ArgumentParser, message: str) -> UserError:
         expected = f": give {kinds.replace('NoneType', 'null')}" if kinds else f" ({wrong.group(2).rstrip('.')})"
         return UserError(f"--{wrong.group(1)} cannot be{value}{expected}.")
     return UserError(f"an option could not be understood: {first.rstrip('.')}.")
-
-
-def _seeded(method: str, hyper: dict[str, Any], seed: int) -> dict[str, Any]:
-    """A method that draws random numbers of its own gets the run's seed, unless it was given one."""
-    return hyper | {"seed": seed + hyper["seed"]} if "seed" in hyper else hyper
 
 
 def _plain(value: Any) -> Any:

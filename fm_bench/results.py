@@ -154,12 +154,8 @@ def load_model(path: Path, name: str) -> Method:
 
 
 def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
-    return {
-        name: {"value": value.value}
-        if value.low is None
-        else {"value": value.value, "low": value.low, "high": value.high}
-        for name, value in metrics.items()
-    }
+    """Estimates as JSON; what is undefined for every request of a small part is left out, since NaN is not JSON."""
+    return {name: value._asdict() for name, value in metrics.items() if np.isfinite(value.value)}
 
 
 def _curve(report: Report) -> dict[str, list[float]]:

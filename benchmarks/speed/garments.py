@@ -10,7 +10,7 @@ import cv2
 from rich.console import Console
 from rich.table import Table
 
-from fm_bench.data.garments import GarmentsReader, GarmentSource
+from fm_bench.data.garments import GarmentSource, GarmentsReader
 
 WANTED = {64: 500, 128: 150}
 COUNT, ROUNDS = 400, 5

@@ -173,7 +173,9 @@ class FashionDataModule(L.LightningDataModule):
         """The images of the labelled stage as they are, in order; each process gets its share of the batches."""
         train = self._fit(self._train)
         pictures = train if self._labelled is None else train.select(self._labelled)
-        return loader(PlainImages(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=False), self._num_workers)
+        return loader(
+            PlainImages(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=False), self._num_workers
+        )
 
     # ------------------------------------------------------------------ validation
 
@@ -283,7 +285,9 @@ class FashionDataModule(L.LightningDataModule):
         return type(batch)(*fields)
 
     def _gallery(self, pictures: Pictures) -> DataLoader[GalleryBatch]:
-        return loader(Gallery(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=True), self._num_workers)
+        return loader(
+            Gallery(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=True), self._num_workers
+        )
 
     def _queries(self, pictures: Pictures, requests: Requests) -> DataLoader[QueryBatch]:
         batches = DealtBatches(len(requests), self._eval_batch_size, even=True)

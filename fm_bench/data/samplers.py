@@ -85,6 +85,7 @@ class TripletSampler:
 
     Raises:
         UserError: if no picture has a partner.
+        ValueError: if ``changes`` holds anything but 1 and 2.
     """
 
     name = "triplets"
@@ -92,6 +93,8 @@ class TripletSampler:
     def __init__(
         self, labels: NDArray[np.int16], *, changes: Sequence[int] = (1,), seed: int, triplets: int | None = None
     ) -> None:
+        if not changes or not set(changes) <= {1, 2}:
+            raise ValueError(f"triplets change 1 or 2 attributes, not {tuple(changes)}")
         self.labels, self.seed = labels, seed
         self.vectors, self.vector, self.carriers = unique_vectors(labels)
         self.by_vector = np.argsort(self.vector, kind="stable")
@@ -101,7 +104,7 @@ class TripletSampler:
         for n in sorted(set(changes)):
             sets = itertools.combinations(range(labels.shape[1]), n)
             self.wildcards.append([singles[free] if n == 1 else _Wildcard(self.vectors, free) for free in sets])
-        self.partners = [_partners(wildcards, singles) for wildcards in self.wildcards]
+        self.partners = [_partners(len(self.vectors), wildcards, singles) for wildcards in self.wildcards]
         self.usable = np.flatnonzero(np.any([p.any(axis=1) for p in self.partners], axis=0)[self.vector])
         if not len(self.usable):
             raise UserError(
@@ -131,6 +134,8 @@ class TripletSampler:
         size = _any_column(has[vector], rng)
         for i, wildcards in enumerate(self.wildcards):
             members = np.flatnonzero(size == i)
+            if not len(members):
+                continue
             choice = _any_column(self.partners[i][vector[members]], rng)
             for j, wildcard in enumerate(wildcards):
                 pending = members[choice == j]
@@ -170,15 +175,15 @@ class _Wildcard:
         return self.order[self.start[vector] + _below(self.size[vector], rng)].astype(np.int64)
 
 
-def _partners(wildcards: list[_Wildcard], singles: dict[tuple[int, ...], _Wildcard]) -> NDArray[np.bool_]:
+def _partners(count: int, wildcards: list[_Wildcard], singles: dict[tuple[int, ...], _Wildcard]) -> NDArray[np.bool_]:
     """``(U, sets)``: whether a vector has one that differs from it in all free attributes of a set and in no other."""
-    columns = []
-    for wildcard in wildcards:
+    found = np.zeros((count, len(wildcards)), dtype=np.bool_)
+    for column, wildcard in enumerate(wildcards):
         partners = wildcard.size - 1  # all of the group but itself …
         if len(wildcard.free) == 2:  # … and but those that differ in only one of the two
             partners = partners - sum(np.maximum(singles[m,].size - 1, 0) for m in wildcard.free)
-        columns.append(partners > 0)
-    return np.stack(columns, axis=1) if columns else np.zeros((0, 0), np.bool_)
+        found[:, column] = partners > 0
+    return found
 
 
 def per_value_rows(labels: NDArray[np.int16], per_value: int, seed: int) -> Positions:

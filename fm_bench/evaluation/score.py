@@ -118,18 +118,15 @@ def _read(path: Path, labels: str) -> _File:
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file: give an .npz with 'embeddings' and {labels!r}.")
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise UserError(
-                    f"{path} holds a single array: save it with np.savez, with arrays 'embeddings' and {labels!r}."
-                )
-            names = content.files
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} holds a single array: save 'embeddings' and {labels!r} with np.savez.")
+        with content:
             for name in ("embeddings", labels):
-                if name not in names:
-                    raise UserError(
-                        f"{path} has no array {name!r}, only {', '.join(map(repr, names)) or 'none'}: add it."
-                    )
-            arrays = {name: content[name] for name in ("embeddings", labels, "item_ids", "exclude") if name in names}
+                if name not in content.files:
+                    only = ", ".join(map(repr, content.files)) or "nothing"
+                    raise UserError(f"{path} has no array {name!r}, only {only}: add it.")
+            arrays = {name: content[name] for name in ("embeddings", labels, "item_ids", "exclude") if name in content}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not an .npz of plain arrays ({_start(error)}): save it with np.savez.") from error
     with _of(path):

@@ -169,7 +169,9 @@ def requests_file(path: Path) -> Path:
 
 
 def find(folder: Path) -> list[Path]:
-    """Paths of the records in ``folder``: every ``record.json`` below it and every ``*.json`` directly in it, sorted.
+    """Paths of the records in ``folder``, sorted.
+
+    They are every ``record.json`` below it; in a folder of filed records, which is no run itself, every ``*.json``, too.
 
     Raises:
         UserError: if ``folder`` is not a folder.
@@ -177,7 +179,8 @@ def find(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the one that holds the records.")
-    found = {*folder.rglob(FILE), *folder.glob("*.json")}
+    is_run = (folder / FILE).exists()  # beside its record a run keeps its configuration
+    found = {*folder.rglob(FILE), *([] if is_run else folder.glob("*.json"))}
     return sorted(path for path in found if not path.name.startswith("."))  # hidden ones are still being written
 
 

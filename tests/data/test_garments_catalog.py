@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fm_bench.catalog import Domain, Split, UnreadableImageError
-from fm_bench.data.garments import SCHEMA, GarmentsReader, GarmentSource
+from fm_bench.data.garments import SCHEMA, GarmentSource, GarmentsReader
 from fm_bench.data.garments.vocabulary import FAVOURITES, usual
 from fm_bench.errors import UserError
 
@@ -120,7 +120,7 @@ def test_reading_200_000_rows_is_quick():
 
 def test_source_survives_pickling_and_names_are_checked():
     source = GarmentSource((20, 5, 5))
-    again = pickle.loads(pickle.dumps(source))  # noqa: S301
+    again = pickle.loads(pickle.dumps(source))
     assert again.digest == source.digest
     assert np.array_equal(again.read("val/4", (32, 32)), source.read("val/4", (32, 32)))
     for bad in ("val/5", "nowhere/1", "train", "train/x", ""):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fm_bench.catalog import Domain
-from fm_bench.data.garments import SCHEMA, GarmentsReader, GarmentSource
+from fm_bench.data.garments import SCHEMA, GarmentSource, GarmentsReader
 from fm_bench.data.garments.tones import COLLAR_SHARE, SLEEVE_SHARE
 from fm_bench.data.garments.vocabulary import COLOURS, PALETTE
 from fm_bench.data.preview import contact_sheet

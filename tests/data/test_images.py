@@ -184,6 +184,15 @@ def test_reduced_decoding_shows_the_same_picture():
     assert np.abs(full.astype(int) - reduced).mean() < 1.5
 
 
+def test_source_asks_for_no_more_than_twice_what_it_shows(tmp_path, monkeypatch):
+    large = cv2.resize(fakes.picture(RED, 0), (1080, 1440))
+    (tmp_path / "a.jpg").write_bytes(fakes.jpeg(large))
+    decoded = []
+    monkeypatch.setattr(images, "decode", lambda *a, **k: decoded.append(decode(*a, **k)) or decoded[-1])
+    assert FileSource(tmp_path, "x").read("a.jpg", (80, 64)).shape == (80, 64, 3)
+    assert decoded[0].shape == (360, 270, 3)
+
+
 # Fitting.
 
 
@@ -249,6 +258,9 @@ def test_settled_files_are_not_read_again(tmp_path, monkeypatch):
     first = content_digests(tmp_path, names)
     monkeypatch.setattr(contents, "read_bytes", lambda path: pytest.fail(f"read {path} again"))
     assert (content_digests(tmp_path, names) == first).all()
+    monkeypatch.undo()
+    (tmp_path / names[1]).write_bytes(WHOLE)
+    assert (content_digests(tmp_path, names) == first).tolist() == [True, False, True, True]
 
 
 def test_files_without_content_are_alike_in_nothing(tmp_path):
@@ -283,6 +295,7 @@ def test_cache_is_built_once_for_each_question(tmp_path):
     assert ask(range(30), (8, 8)) == 30
     assert ask(range(30), (8, 8)) == 0
     assert ask(range(30), (8, 6)) == 30
+    assert ask(range(30), (8, 8)) == 0  # the other size replaced nothing
     assert ask(range(29), (8, 8)) == 29
     assert ask(range(29, -1, -1), (8, 8)) == 30
     data.source.digest = "other"

@@ -179,7 +179,7 @@ def test_pictures_are_drawn_evenly() -> None:
 
 def test_nothing_feasible_is_one_sentence() -> None:
     catalog = catalogue([[0, 0, 0], [1, 1, 1]], SIZES)
-    with pytest.raises(UserError, match="^no feasible 1-attribute request in the test split of 2 images: "):
+    with pytest.raises(UserError, match=r"^no feasible 1-attribute request in the test split of 2 images: "):
         mine(catalog, np.arange(2), np.arange(2), changes=1, limit=5, seed=0)
     with pytest.raises(UserError, match="no feasible 0-attribute request"):
         mine(catalog, np.array([0]), np.empty(0, np.int64), changes=0, limit=5, seed=0)
@@ -293,7 +293,7 @@ def test_arrays_of_requests_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 def test_fifty_thousand_rows_are_mined_in_no_time(missing: float) -> None:
-    """A quarter of the size that ``benchmarks/speed/requests.py`` measures (there: at most 10 s), with room to spare."""
+    """A quarter of what ``benchmarks/speed/requests.py`` measures (there: at most 10 s), with room to spare."""
     sizes = (16, 19, 5, 17, 4, 14, 17, 10, 10, 8, 12, 19)
     rng = np.random.default_rng(0)
     designs = random_labels(500, sizes, 0.0, seed=0)[rng.integers(500, size=50_000)]

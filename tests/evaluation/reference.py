@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The definitions of the specification written out slowly, one request at a time; what the fast code is compared with."""
+"""The definitions written out slowly, one request at a time: what the fast code is compared with."""
 
 import math
 

@@ -67,7 +67,9 @@ def slowly(case, protocol):
 @settings(max_examples=60, deadline=None)
 def test_equals_the_definitions(n, r, a, values, missing, exclude_query, seed):
     case = problem(n, r, a, values=values, seed=seed)
-    protocol = Protocol("test", 1, k=(1, 5, 20), ndcg=(1, 20), mrr=(3, 1000), missing=missing, exclude_query=exclude_query)
+    protocol = Protocol(
+        "test", 1, k=(1, 5, 20), ndcg=(1, 20), mrr=(3, 1000), missing=missing, exclude_query=exclude_query
+    )
     report = evaluate(**case, protocol=protocol, infeasible="miss", resamples=0)
     for name, expected in slowly(case, protocol).items():
         np.testing.assert_allclose(report.per_request[name], expected, atol=1e-9, err_msg=name)
@@ -93,7 +95,9 @@ def test_splits_are_means_over_their_requests():
         assert estimate.low <= estimate.value <= estimate.high
         assert report.attribute_requests[name] == mask.sum()
     for number, part in report.by_changes.items():
-        assert part["ndcg@10"].value == pytest.approx(report.per_request["ndcg@10"][(changed >= 0).sum(1) == number].mean())
+        assert part["ndcg@10"].value == pytest.approx(
+            report.per_request["ndcg@10"][(changed >= 0).sum(1) == number].mean()
+        )
     assert report.metrics["chance@5"].low == report.metrics["chance@5"].high == report.metrics["chance@5"].value
 
 
@@ -105,7 +109,9 @@ def test_gallery_order_and_block_size_change_nothing(monkeypatch):
     straight = evaluate(**case, protocol=PROTOCOL, gallery_keys=keys, infeasible="miss", resamples=100)
     order = np.random.default_rng(1).permutation(300)
     place = np.append(np.argsort(order), -1)
-    mixed = case | {name: case[name][order] for name in ("gallery", "gallery_labels")} | {"exclude": place[case["exclude"]]}
+    mixed = (
+        case | {name: case[name][order] for name in ("gallery", "gallery_labels")} | {"exclude": place[case["exclude"]]}
+    )
     again = evaluate(**mixed, protocol=PROTOCOL, gallery_keys=keys[order], infeasible="miss", resamples=100)
     assert straight.metrics == again.metrics
     assert straight.by_attribute == again.by_attribute
@@ -114,41 +120,52 @@ def test_gallery_order_and_block_size_change_nothing(monkeypatch):
     monkeypatch.setattr("fm_bench.retrieval.scan._QUERIES", 11)
     monkeypatch.setattr("fm_bench.evaluation.relevance._TARGETS", 3)
     monkeypatch.setattr("fm_bench.evaluation.relevance._IMAGES", 16)
-    assert evaluate(**case, protocol=PROTOCOL, gallery_keys=keys, infeasible="miss", resamples=100).metrics == straight.metrics
+    assert (
+        evaluate(**case, protocol=PROTOCOL, gallery_keys=keys, infeasible="miss", resamples=100).metrics
+        == straight.metrics
+    )
 
 
 def test_constant_embedding_scores_at_chance():
-    case = problem(2000, 1500, values=3, missing=0.0, seed=7)
-    case["gallery"], case["queries"] = np.ones((2000, 8), np.float32), np.ones((1500, 8), np.float32)
+    n, r = 2000, 1500
+    case = problem(n, r, values=3, missing=0.0, seed=7)
+    case["gallery"], case["queries"] = np.ones((n, 8), np.float32), np.ones((r, 8), np.float32)
     # File order must not leak: put all images of a kind together, as catalogues are.
-    order = np.lexsort(case["gallery_labels"].T)
-    case["gallery_labels"], case["exclude"] = case["gallery_labels"][order], np.full(1500, -1)
+    case["gallery_labels"] = case["gallery_labels"][np.lexsort(case["gallery_labels"].T)]
+    case["exclude"] = np.full(r, -1)
     report = evaluate(**case, protocol=PROTOCOL, resamples=0)
     assert report.tied_share == 1
-    expected = np.mean([slow_chance(case, q) for q in range(0, 1500, 10)], axis=0)
-    names = ["ndcg@20", "ndcg_ones@20", "mrr@1000"]
-    for name, mean in zip(names, expected, strict=True):
-        assert abs(report.metrics[name].value - mean) < 0.015, name
-    for k in (1, 5, 20):
-        chance = report.metrics[f"chance@{k}"].value
-        error = np.sqrt(chance * (1 - chance) / 1500)
-        assert abs(report.metrics[f"accuracy@{k}"].value - chance) < 3.5 * error
+    for name, expected in by_chance(case, n).items():
+        values = report.per_request[name]
+        error = values.std() / np.sqrt(r)
+        assert abs(values.mean() - expected.mean()) < 3.5 * error, name
+    for k in PROTOCOL.k:
+        assert report.metrics[f"chance@{k}"].value == pytest.approx(by_chance(case, n)[f"accuracy@{k}"].mean())
 
 
-def slow_chance(case, q, draws=4):
-    rng = np.random.default_rng(q)
-    rows = []
-    for _ in range(draws):
-        order = rng.permutation(2000).tolist()
-        values = reference.evaluate(order, case["targets"][q], case["gallery_labels"], k=(1,), ndcg=(20,), mrr=(1000,))
-        rows.append([values[name] for name in ("ndcg@20", "ndcg_ones@20", "mrr@1000")])
-    return np.mean(rows, axis=0)
+def by_chance(case, n):
+    """The expectation of every metric over all orders, in closed form."""
+    rel = (case["targets"][:, None] == case["gallery_labels"]).mean(axis=2)
+    gain, relevant = 2**rel - 1, (rel == 1).sum(axis=1)
+    at = 1 - np.cumprod(np.maximum(1 - relevant[:, None] / (n - np.arange(1000)), 0), axis=1)  # accuracy@1, 2, …
+    first = np.diff(at, axis=1, prepend=0)  # probability that the first hit has this rank
+    values = {f"accuracy@{k}": at[:, k - 1] for k in PROTOCOL.k}
+    values |= {f"mrr@{k}": (first[:, :k] / np.arange(1, k + 1)).sum(axis=1) for k in PROTOCOL.mrr}
+    for k in PROTOCOL.ndcg:
+        discount = 1 / np.log2(np.arange(2, k + 2))
+        best = -np.sort(-gain, axis=1)[:, :k]
+        values[f"ndcg_ones@{k}"] = gain.mean(axis=1)  # every place has the mean gain
+        values[f"ndcg@{k}"] = gain.mean(axis=1) * discount.sum() / (best @ discount)
+    return values
 
 
 def test_perfect_embedding():
     case = problem(missing=0.0)
     one_hot = np.eye(3, dtype=np.float32)
-    case["gallery"], case["queries"] = one_hot[case["gallery_labels"]].reshape(300, -1), one_hot[case["targets"]].reshape(50, -1)
+    case["gallery"], case["queries"] = (
+        one_hot[case["gallery_labels"]].reshape(300, -1),
+        one_hot[case["targets"]].reshape(50, -1),
+    )
     report = evaluate(**case, protocol=PROTOCOL, infeasible="miss", resamples=0)
     for name in ("accuracy@1", "mrr@1000", "ndcg@20"):
         assert report.metrics[name].value == pytest.approx(1), name

@@ -68,7 +68,8 @@ def test_first_hit():
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "k", "value"), [(200_000, 10, 20, 0.0010), (5_000, 5, 50, 0.049), (10, 0, 5, 0.0), (10, 6, 5, 1.0), (5, 1, 5, 1.0)]
+    ("n", "m", "k", "value"),
+    [(200_000, 10, 20, 0.0010), (5_000, 5, 50, 0.049), (10, 0, 5, 0.0), (10, 6, 5, 1.0), (5, 1, 5, 1.0)],
 )
 def test_chance_of_the_worked_examples(n, m, k, value):
     chance = metrics.chance(np.array([m]), np.array([n]), k)[0, -1]

@@ -15,7 +15,12 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "protocols"
 @pytest.mark.parametrize(("name", "changes"), [("search", 0), ("manipulate-1", 1), ("manipulate-2", 2)])
 def test_shipped_protocols(name, changes):
     protocol = Protocol.from_yaml(FOLDER / f"{name}.yaml")
-    assert (protocol.name, protocol.changes, protocol.hit, protocol.missing) == (name, changes, "attributes", "query_labelled")
+    assert (protocol.name, protocol.changes, protocol.hit, protocol.missing) == (
+        name,
+        changes,
+        "attributes",
+        "query_labelled",
+    )
     assert protocol.k == (1, 5, 10, 20, 30, 50)
     assert protocol.ndcg == (10, 20)
     assert protocol.mrr == (1000,)

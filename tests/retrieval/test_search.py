@@ -93,10 +93,7 @@ def test_shards_merge_to_one_search(kind, cuts):
     gallery, queries = embeddings(kind)
     exclude = np.random.default_rng(0).integers(-1, N, R)
     whole = search(gallery, queries, 20, exclude=exclude, seed=5)
-    shards = [
-        search(gallery[a:b], queries, 20, exclude=exclude, seed=5, shard_start=a)
-        for a, b in pairwise(cuts)
-    ]
+    shards = [search(gallery[a:b], queries, 20, exclude=exclude, seed=5, shard_start=a) for a, b in pairwise(cuts)]
     merged = merge(shards, keys=np.arange(N), seed=5)
     for column, expected in zip(merged, whole, strict=True):
         np.testing.assert_array_equal(column, expected)

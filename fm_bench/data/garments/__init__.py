@@ -51,7 +51,8 @@ class GarmentsReader:
     ) -> None:
         if min(missing, wrong) < 0 or missing + wrong > 1:
             raise UserError(
-                f"missing {missing} and wrong {wrong} are not shares of one whole: give numbers from 0 that add up to at most 1."
+                f"missing {missing} and wrong {wrong} are not shares of one whole: "
+                "give numbers from 0 that add up to at most 1."
             )
         self.missing, self.wrong = missing, wrong
         self.source = GarmentSource((train, val, test), seed, views, street)

@@ -2,6 +2,7 @@
 """How the garment is made: category marks, sleeve marks and fastenings, in garment coordinates."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,10 +21,9 @@ def half_width(g: Garment, y: float) -> float:
 
 def raglan_yokes(g: Garment) -> tuple[Floats, Floats]:
     """Where raglan sleeves continue over the torso up to the neck."""
-    tip, w = g.torso[1], half_width(g, ARMPIT)
-    return both(
-        [(0.062, NECK_TOP - 0.005), (float(tip[0]), float(tip[1])), (w, ARMPIT + 0.01), (0.05, NECK_TOP + 0.035)]
-    )
+    tip, w = g.torso[1].tolist(), half_width(g, ARMPIT)
+    inner = [(w, ARMPIT + 0.045), (0.046, NECK_TOP + 0.05)]
+    return both([(0.062, NECK_TOP - 0.005), (tip[0], tip[1]), (w, ARMPIT), *inner])
 
 
 def draw_sleeve_marks(c: Canvas, g: Garment) -> None:
@@ -33,7 +33,7 @@ def draw_sleeve_marks(c: Canvas, g: Garment) -> None:
         outer, inner = sleeve[:18], sleeve[::-1][:18]
         long = float(np.hypot(*(outer[-1] - outer[0]))) > 0.15
         if shape == "raglan":
-            c.line([(0.05 * side, NECK_TOP + 0.03), (half_width(g, ARMPIT) * side, ARMPIT + 0.01)], edge, 0.014)
+            c.line([(0.046 * side, NECK_TOP + 0.05), (half_width(g, ARMPIT) * side, ARMPIT + 0.045)], edge, 0.02)
         elif shape == "puff":
             for k in (2, 4, 6) if long else (5, 9, 13):
                 c.line([outer[k], (outer[k] * 2 + inner[k]) / 3], edge, 0.009)
@@ -288,9 +288,9 @@ def _lacing(c: Canvas, g: Garment, top: float, bottom: float) -> None:
     cord = (244, 240, 230) if sum(g.tones.torso) < 420 else (46, 36, 34)
     c.fill([(-0.012, top), (0.012, top), (0.012, end), (-0.012, end)], g.inside, Part.FASTENING)
     rows = np.linspace(top + 0.008, end, 5)
-    for a, b in zip(rows[:-1], rows[1:], strict=True):
+    for a, b in pairwise(rows.tolist()):
         for s in (-1, 1):
-            c.line([(-0.04 * s, float(a)), (0.04 * s, float(b))], cord, 0.012, Part.FASTENING)
+            c.line([(-0.04 * s, a), (0.04 * s, b)], cord, 0.012, Part.FASTENING)
 
 
 _FASTENINGS: dict[str, Callable[[Canvas, Garment, float, float], None]] = {

@@ -237,15 +237,9 @@ def draw_pockets(c: Canvas, g: Garment) -> None:
         for side in (-1, 1):
             _patch(c, g, 0.07 * side * inner, low, 0.045 * size * inner, 0.046 * size, flap=False)
     if kind == "slanted":
-        for side in both(
-            [
-                (0.05 * inner, low - 0.05),
-                (0.075 * inner, low - 0.055),
-                (0.118 * inner, low + 0.04),
-                (0.093 * inner, low + 0.045),
-            ]
-        ):
-            c.fill(side, lift(g.tones.torso, 0.42, 80), Part.POCKETS, g.tones.seam)
+        welt = [(0.05 * inner, -0.05), (0.075 * inner, -0.055), (0.118 * inner, 0.04), (0.093 * inner, 0.045)]
+        for pocket in both([(x, low + y) for x, y in welt]):
+            c.fill(pocket, lift(g.tones.torso, 0.42, 80), Part.POCKETS, g.tones.seam)
     if kind == "kangaroo":
         points = [
             (-0.06, low - 0.065),

@@ -2,7 +2,7 @@
 """From labels and style to a picture: cloth, construction, details, scene."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from fm_bench.data.garments.textures import GRAPHICS, PLACED, level_of, tile
 from fm_bench.data.garments.tones import Tones, lift, tones
 from fm_bench.data.garments.vocabulary import SCHEMA
 
-RENDERER = 1
+RENDERER = 2
 """Raise it whenever a pixel changes, so that cached pictures are drawn anew."""
 
 _FOLDS = {"jersey": 0.75, "denim": 0.6, "leather": 1.0, "pleated": 0.5, "cable knit": 0.5, "quilted": 0.5, "mesh": 0.6}
@@ -55,7 +55,7 @@ def draw(subject: Subject, size: tuple[int, int]) -> Drawing:
     canvas.colour = _cloth(canvas, garment, setting)
     _marks(canvas, garment)
     picture = _compose(canvas, garment, setting)
-    small = np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA))
+    small = np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     return Drawing(scene.light(small, setting), canvas.part, garment.tones)
 
 
@@ -73,16 +73,18 @@ def _garment(subject: Subject) -> Garment:
     shape = silhouette.silhouettes(subject.labels, subject.item, subject.view)
     colours = tones(value["colour"], value["pattern"], value["sleeve shape"], item)
     skin = scene.Scene({"skin": float(subject.view["skin"][0])}, subject.street, subject.clutter).skin
-    outlines = (part[0] for part in shape[:4])
     return Garment(
-        value,
-        item,
-        colours,
-        *outlines,
-        float(shape.hem[0]),
-        float(shape.waist[0]),
-        shape.half_width[0],
-        skin if subject.street else colours.inside,
+        value=value,
+        item=item,
+        tones=colours,
+        torso=shape.torso[0],
+        left=shape.left[0],
+        right=shape.right[0],
+        hood=shape.hood[0],
+        hem=float(shape.hem[0]),
+        waist=float(shape.waist[0]),
+        half_width=shape.half_width[0],
+        inside=skin if subject.street else colours.inside,
     )
 
 
@@ -103,7 +105,7 @@ def _lookup(base: RGB, t: Tones) -> NDArray[np.uint8]:
     level = np.arange(256)
     anchors = np.array([base, t.second, t.third], dtype=float)
     table = np.stack([np.interp(level, [0, 128, 255], anchors[:, k]) for k in range(3)], axis=-1)
-    return np.rint(table).astype(np.uint8)[:, None]
+    return np.rint(table).astype(np.uint8).reshape(256, 1, 3)
 
 
 def _warp(
@@ -124,14 +126,15 @@ def _warp(
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     source = tile(kind, name, level)
-    return np.asarray(cv2.warpAffine(source, matrix, (c.side, c.side), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+    warped = cv2.warpAffine(source, matrix, (c.side, c.side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, dtype=np.uint8)
 
 
 def _shade(colour: NDArray[np.uint8], shade: NDArray[np.uint8], offset: int = 26) -> NDArray[np.uint8]:
     """Brightens and darkens by ``shade / 128``; the offset lets black cloth show it as well."""
-    lifted = cv2.add(colour, (offset, offset, offset, 0))
-    shaded = cv2.multiply(lifted, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 128)
-    return np.asarray(cv2.subtract(shaded, (offset, offset, offset, 0)))
+    scalar: Any = (offset, offset, offset, 0)  # OpenCV's stubs know no scalars
+    shaded = cv2.multiply(cv2.add(colour, scalar), cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 128)
+    return np.asarray(cv2.subtract(shaded, scalar), dtype=np.uint8)
 
 
 def _cloth(c: Canvas, g: Garment, setting: scene.Scene) -> NDArray[np.uint8]:
@@ -149,7 +152,7 @@ def _cloth(c: Canvas, g: Garment, setting: scene.Scene) -> NDArray[np.uint8]:
         angle = 0.0 if placed else item["pattern angle"]
         scale = 1.0 if placed else item["pattern scale"]
         levels = _warp(c, "pattern", name, scale, angle, item["pattern x"], item["pattern y"], placed)
-        cloth = np.asarray(cv2.applyColorMap(levels, _lookup(g.tones.torso, g.tones)))
+        cloth = np.asarray(cv2.applyColorMap(levels, _lookup(g.tones.torso, g.tones)), dtype=np.uint8)
         if g.tones.sleeves != g.tones.torso:
             cloth = np.where(sleeves[..., None], cv2.applyColorMap(levels, _lookup(g.tones.sleeves, g.tones)), cloth)
     if fabric != "jersey":
@@ -171,7 +174,7 @@ def _marks(c: Canvas, g: Garment) -> None:
     whole = c.colour.copy()
     for outline in (g.left, g.right):
         c.line(outline, g.tones.seam, 0.009, closed=True)
-    cv2.copyTo(whole, cv2.compare(c.part, int(Part.TORSO), cv2.CMP_EQ), c.colour)  # the sleeves go on behind the torso
+    cv2.copyTo(whole, (c.part == Part.TORSO).view(np.uint8), c.colour)  # the sleeves go on behind the torso
     c.line(g.torso, g.tones.seam, 0.009, closed=True)
     construction.draw_sleeve_marks(c, g)
     construction.draw_category_marks(c, g)
@@ -204,7 +207,7 @@ def _compose(c: Canvas, g: Garment, setting: scene.Scene) -> NDArray[np.uint8]:
         scene.draw_person(canvas, setting)
     folds = _warp(c, "fabric", "folds", 1.0, 0.0, setting.view["fold x"], setting.view["fold y"])
     strength = setting.view["folds"] * _FOLDS.get(g.value["fabric"], 0.6)
-    folds = np.asarray(cv2.addWeighted(folds, strength, folds, 0, 128 * (1 - strength)))
+    folds = np.asarray(cv2.addWeighted(folds, strength, folds, 0, 128 * (1 - strength)), dtype=np.uint8)
     mask = (c.part > 0).astype(np.uint8) * 255
     if g.value["fabric"] == "faux fur":
         mask = _shaggy(c, g, mask)
@@ -225,4 +228,4 @@ def _shaggy(c: Canvas, g: Garment, mask: NDArray[np.uint8]) -> NDArray[np.uint8]
     soft = cv2.blur(mask, (width, width))
     shag = _warp(c, "fabric", "shag", 1.0, 0.0, g.item["fabric x"], g.item["fabric y"])
     frayed = cv2.addWeighted(soft, 1.0, shag, 0.8, -102)  # at 153 or more in the middle, however dark the shag
-    return np.asarray(cv2.bitwise_and(mask, cv2.compare(frayed, 150, cv2.CMP_GT)))
+    return np.where(np.asarray(frayed) > 150, mask, 0).astype(np.uint8)

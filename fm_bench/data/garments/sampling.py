@@ -22,7 +22,7 @@ def _zipf(count: int, exponent: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def conditionals() -> tuple[NDArray[np.float64], ...]:
-    """For each attribute its distribution given the category, ``(categories, C_m)``; the category's own has equal rows."""
+    """Each attribute's distribution given the category, ``(categories, C_m)``; the category's own has equal rows."""
     categories = SCHEMA.values[CATEGORY]
     tables = []
     for m, attribute in enumerate(SCHEMA.names):

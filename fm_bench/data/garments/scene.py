@@ -45,7 +45,7 @@ def _studio(scene: Scene, side: int) -> Picture:
     tint = np.array([scene.view["background 2"] * 8 - 4, 0, 4 - scene.view["background 2"] * 8])
     floor = 1 - 0.09 * scene.view["shadow"] * ((np.arange(side) + 0.5) / side)[:, None, None] ** 2
     column = np.minimum((level + tint) * floor, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(column, (side, side), interpolation=cv2.INTER_NEAREST))
+    return np.asarray(cv2.resize(column, (side, side), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
 def _street(scene: Scene, side: int) -> Picture:
@@ -73,7 +73,7 @@ def _street(scene: Scene, side: int) -> Picture:
     for k in range(9):
         a, b, w, h, pick = u[42 + 5 * k : 47 + 5 * k]
         canvas.fill(ellipse(a, b, 0.02 + 0.07 * w, 0.02 + 0.07 * h, 10), _CLUTTER[int(pick * len(_CLUTTER))])
-    return np.asarray(cv2.blur(canvas.colour, (2 * (side // 100) + 1,) * 2))
+    return np.asarray(cv2.blur(canvas.colour, (2 * (side // 100) + 1,) * 2), dtype=np.uint8)
 
 
 def draw_person(canvas: Canvas, scene: Scene) -> None:
@@ -97,7 +97,7 @@ def draw_person(canvas: Canvas, scene: Scene) -> None:
 
 
 def occluder(scene: Scene) -> tuple[NDArray[np.float64], RGB] | None:
-    """Something in front of the garment in about half of the street pictures: outline in picture coordinates, colour."""
+    """What covers part of the garment in half of the street pictures: outline in picture coordinates, colour."""
     v = scene.view
     if not scene.street or v["occluder"] > 0.55:
         return None
@@ -120,11 +120,11 @@ def light(picture: Picture, scene: Scene) -> Picture:
     lit = cv2.multiply(picture, y.astype(np.float32)[:, None, None] * row[None], dtype=cv2.CV_8U)
     grain = _grain(scene, height, width)
     amount = 0.16 * v["noise"]
-    return np.asarray(cv2.addWeighted(lit, 1.0, grain, amount, -128 * amount))
+    return np.asarray(cv2.addWeighted(lit, 1.0, grain, amount, -128 * amount), dtype=np.uint8)
 
 
 def _grain(scene: Scene, height: int, width: int) -> Picture:
     level = level_of(max(height, width))
     source = tile("fabric", "grain", level)
     top, left = int(scene.view["noise y"] * level), int(scene.view["noise x"] * level)
-    return np.asarray(cv2.cvtColor(source[top : top + height, left : left + width], cv2.COLOR_GRAY2RGB))
+    return np.asarray(cv2.cvtColor(source[top : top + height, left : left + width], cv2.COLOR_GRAY2RGB), dtype=np.uint8)

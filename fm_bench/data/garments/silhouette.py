@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Outlines of garments, for a whole table of them at once.
 
-Garment coordinates: x grows to the right from the body's middle, y down from the picture's top, both in picture heights.
-``pose`` takes them to picture coordinates in [0, 1]. Shapes are looked up from small tables by label, so that the boxes of
-200,000 garments take about as long as one row's Python code run a few hundred times.
+Garment coordinates: x grows to the right from the body's middle, y down from the picture's top, both in picture
+heights. ``pose`` takes them to picture coordinates in [0, 1]. Shapes are looked up from small tables by label, so that
+the boxes of 200,000 garments need no loop over rows.
 """
 
 from typing import NamedTuple
@@ -28,10 +28,19 @@ _U = np.linspace(1.0, -1.0, 61)  # along the hem, from the wearer's left to righ
 _S = np.linspace(0.0, 1.0, 18)  # along a sleeve
 
 
+def _names(attribute: int) -> list[str]:
+    """An attribute's values as Python names: ``_`` for anything but letters."""
+    return ["".join(c if c.isalnum() else "_" for c in value) for value in SCHEMA.values[attribute]]
+
+
 def _table(attribute: int, **values: object) -> Floats:
-    """A look-up table by label from entries named like the values (``_`` for anything but letters)."""
-    names = ["".join(c if c.isalnum() else "_" for c in value) for value in SCHEMA.values[attribute]]
-    return np.array([values[name] for name in names], dtype=np.float64)
+    """A look-up table by label, from one entry for each value."""
+    return np.array([values[name] for name in _names(attribute)], dtype=np.float64)
+
+
+def _only(attribute: int, **values: float) -> Floats:
+    """A look-up table by label that is zero but for the given values."""
+    return _table(attribute, **(dict.fromkeys(_names(attribute), 0.0) | values))
 
 
 _HEM = _table(LENGTH, cropped=0.405, waist=0.49, hip=0.585, thigh=0.69, knee=0.81, ankle=0.94)
@@ -80,18 +89,16 @@ _HEM_SHAPE = _table(
     waistcoat=0.02 - 0.075 * np.clip((_A - 0.3) / 0.7, 0, 1) - 0.055 * np.clip(1 - _A / 0.3, 0, 1),
     bodysuit=-0.17 * np.clip((_A - 0.2) / 0.8, 0, 1) ** 0.8,
 )
-"""Height of the hem beside its length (negative is higher), ``(12, 61)``; −1 reaches up to the crotch."""
-_LEGS = _table(
-    CATEGORY, **{"".join(c if c.isalnum() else "_" for c in v): v == "jumpsuit" for v in SCHEMA.values[CATEGORY]}
-)
+"""Height of the hem beside its length (negative is higher), ``(12, 61)``; minus one reaches up to the crotch."""
+_LEGS = _only(CATEGORY, jumpsuit=1.0)
 
 _ARM = _table(SLEEVE, sleeveless=0.02, cap=0.1, short=0.18, elbow=0.265, three_quarter=0.355, long=0.455)
-_STUB = _table(SHAPE, set_in=0.0, raglan=0.0, puff=0.055, bell=0.06, batwing=0.045, ruffled=0.05, cold_shoulder=0.0)
+_STUB = _only(SHAPE, puff=0.055, bell=0.06, batwing=0.045, ruffled=0.05)
 """What a sleeveless garment still shows of its sleeve's shape."""
-_PUFF = _table(SHAPE, set_in=0, raglan=0, puff=0.055, bell=0, batwing=0, ruffled=0, cold_shoulder=0)
-_BELL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0.075, batwing=0, ruffled=0.012, cold_shoulder=0)
-_WING = _table(SHAPE, set_in=0, raglan=0, puff=-0.008, bell=-0.008, batwing=0.125, ruffled=0, cold_shoulder=0)
-_FRILL = _table(SHAPE, set_in=0, raglan=0, puff=0, bell=0, batwing=0, ruffled=0.02, cold_shoulder=0)
+_PUFF = _only(SHAPE, puff=0.055)
+_BELL = _only(SHAPE, bell=0.075, ruffled=0.012)
+_WING = _only(SHAPE, puff=-0.008, bell=-0.008, batwing=0.125)
+_FRILL = _only(SHAPE, ruffled=0.02)
 _CROWN = _table(
     COLLAR,
     none=(0.06, 0.121),

@@ -21,7 +21,7 @@ from fm_bench.files import digest
 _CHUNK = 20_000  # rows whose outlines are held at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GarmentSource:
     """The catalogue's rows and a renderer for them; small enough to send to every worker process.
 
@@ -49,18 +49,23 @@ class GarmentSource:
     true_labels: NDArray[np.int16] = field(init=False, repr=False)
     """``(N, A)`` labels that the pictures are drawn from, none missing or wrong."""
 
+    digest: str = field(init=False)
+    """Changes with whatever can change a picture of a given name."""
     schema: ClassVar = SCHEMA
 
     def __post_init__(self) -> None:
         if min(self.counts) < 0 or self.views < 1:
             raise UserError(
-                f"garments were asked with {self.counts} pictures and {self.views} views: give counts of 0 or more and at least 1 view."
+                f"garments were asked with {self.counts} pictures and {self.views} views: "
+                "give counts of 0 or more and at least 1 view."
             )
         later = 1 - 2 / (1 + self.views)
         if not 0 <= self.street <= later:
             raise UserError(
-                f"street share {self.street} is outside 0 to {later:.2f}, the share of second and later views: ask for less or for more views."
+                f"street share {self.street} is outside 0 to {later:.2f}, the share of second and later views: "
+                "ask for less or for more views."
             )
+        self.digest = digest("garments", render.RENDERER, self.seed, self.views, self.street)
         chance = self.street / later if later else 0.0
         parts = [
             _layout(self.seed, split, count, self.views, chance)
@@ -69,12 +74,7 @@ class GarmentSource:
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         for name, column in zip(("split", "number", "item", "view", "domain", "true_labels"), columns, strict=True):
             column.setflags(write=False)
-            object.__setattr__(self, name, column)
-
-    @property
-    def digest(self) -> str:
-        """Changes with whatever can change a picture of a given name."""
-        return digest("garments", render.RENDERER, self.seed, self.views, self.street)
+            setattr(self, name, column)
 
     def __len__(self) -> int:
         return len(self.item)
@@ -97,7 +97,7 @@ class GarmentSource:
         return sum(self.counts[: names.index(split)]) + int(number)
 
     def read(self, image: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """One picture, ``(height, width, 3)`` RGB, by its name. Raises UnreadableImageError if there is no such name."""
+        """One picture, ``(height, width, 3)`` RGB, by its name. Raises UnreadableImageError if there is none."""
         return render.draw(self._subject(self.index(image)), size).picture
 
     def redraw(
@@ -123,8 +123,8 @@ class GarmentSource:
     def parts(self, index: int | str, size: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
         """Where each part of the garment is visible: part name to ``(height, width)`` mask; masks do not overlap.
 
-        Parts are torso, sleeves, collar, hood, pockets, trim (bands, belts, cuffs), neckline (the opening) and fastening;
-        one that the garment does not have is an empty mask.
+        Parts are torso, sleeves, collar, hood, pockets, trim (bands, belts, cuffs), neckline (the opening) and
+        fastening; one that the garment does not have is an empty mask.
         """
         part = render.draw(self._subject(self._row(index)), size).part
         rows = np.minimum(((np.arange(size[0]) + 0.5) * len(part) / size[0]).astype(int), len(part) - 1)

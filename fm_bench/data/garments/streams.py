@@ -7,6 +7,7 @@ A counter-based generator (splitmix64 finaliser) instead of a stateful one: numb
 
 import zlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def keys(seed: int, purpose: str, *numbers: NDArray[np.integer] | int) -> NDArray[np.uint64]:  # type: ignore[type-arg]
+def keys(seed: int, purpose: str, *numbers: NDArray[np.integer[Any]] | int) -> NDArray[np.uint64]:
     """One 64-bit key per row.
 
     Args:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Patterns and fabrics as tiles of one picture height, drawn once per process and level of detail.
 
-Pattern tiles hold 0 where the garment's colour shows, 128 for the second and 255 for the third colour. Fabric tiles hold
-brightness around 128. Periodic tiles repeat; placed ones (colour block, ombre, tie-dye, prints) lie once on the garment.
+Pattern tiles hold 0 where the garment's colour shows, 128 for the second and 255 for the third colour. Fabric tiles
+hold brightness around 128. Periodic tiles repeat; placed ones (colour block, ombre, tie-dye, prints) lie once on the
+garment.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.meshgrid(axis, axis)
 
 
-def _bytes(values: NDArray[np.floating]) -> Tile:  # type: ignore[type-arg]
+def _bytes(values: NDArray[np.float64]) -> Tile:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
@@ -113,7 +114,7 @@ def _tie_dye(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
     dx, dy = x - 0.5, y - 0.36
     radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
     swirl = np.sin(2 * np.pi * (radius * 7 + 0.06 * noise(0.03, 5)) + 3 * angle)
-    return np.clip(swirl * 1.3 + 0.35, 0, 1) * 128
+    return np.asarray(np.clip(swirl * 1.3 + 0.35, 0, 1) * 128)
 
 
 def _graphic(kind: int) -> Tile:
@@ -131,7 +132,7 @@ def _graphic(kind: int) -> Tile:
         4: np.array([[0.35, -1.2], [-0.75, 0.2], [-0.08, 0.2], [-0.4, 1.2], [0.75, -0.25], [0.1, -0.25]]),
     }
     if kind in shapes:
-        cv2.fillPoly(tile, [np.int32(shapes[kind] * r + [cx, cy])], 128, cv2.LINE_AA)
+        cv2.fillPoly(tile, [(shapes[kind] * r + [cx, cy]).astype(np.int32)], 128, cv2.LINE_AA)
     elif kind == 0:
         cv2.circle(tile, (int(cx), int(cy)), int(r), 128, -1, cv2.LINE_AA)
         cv2.circle(tile, (int(cx), int(cy)), int(0.55 * r), 255, -1, cv2.LINE_AA)
@@ -180,19 +181,20 @@ def _cable(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
     # Two strands that cross each other twice a period; whichever comes from the left lies on top.
     strands = [np.exp(-(((column - side * wave) / 0.11) ** 2)) for side in (1, -1)]
     top = np.where(np.cos(2 * np.pi * y * 9) > 0, strands[0], strands[1])
-    return 70 + 96 * np.maximum(top, 0.7 * np.maximum(*strands)) + 40 * np.exp(-((np.abs(column) - 0.5) ** 2) / 0.004)
+    yarn = 70 + 96 * np.maximum(top, 0.7 * np.maximum(*strands)) + 40 * np.exp(-((np.abs(column) - 0.5) ** 2) / 0.004)
+    return np.asarray(yarn)
 
 
 def _quilted(y: NDArray[np.float64]) -> NDArray[np.float64]:
     band = (y * 10) % 1
-    return 96 + 62 * np.sin(np.pi * band) ** 0.7 - 60 * np.exp(-(np.minimum(band, 1 - band) ** 2) / 0.004)
+    return np.asarray(96 + 62 * np.sin(np.pi * band) ** 0.7 - 60 * np.exp(-(np.minimum(band, 1 - band) ** 2) / 0.004))
 
 
 def _sequins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     cells = np.random.default_rng(9).random((36, 36)) ** 4
     value = cells[np.floor(y * 36).astype(int) % 36, np.floor(x * 36).astype(int) % 36]
     dx, dy = (x * 36) % 1 - 0.5, (y * 36) % 1 - 0.5
-    return 84 + (np.hypot(dx, dy) < 0.5) * (24 + 200 * value)
+    return np.asarray(84 + (np.hypot(dx, dy) < 0.5) * (24 + 200 * value))
 
 
 def _leather() -> NDArray[np.float64]:
@@ -237,7 +239,7 @@ def tile(kind: str, name: str, level: int) -> Tile:
     master = _pattern_master(name) if kind == "pattern" else _fabric_master(name)
     if level != _MASTER:
         how = cv2.INTER_AREA if level < _MASTER else cv2.INTER_LINEAR
-        master = np.asarray(cv2.resize(master, (level, level), interpolation=how))
+        master = np.asarray(cv2.resize(master, (level, level), interpolation=how), dtype=np.uint8)
     placed = kind == "pattern" and (name in PLACED or name.startswith("graphic print"))
     return master if placed else np.tile(master, (REPEATS, REPEATS))
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fm_bench.data.garments.canvas import RGB
 from fm_bench.data.garments.vocabulary import COLOURS, PALETTE
 
 _CONTRASTS = ("white", "black", "navy", "red", "beige", "grey", "yellow", "turquoise")
+_METALS: tuple[RGB, ...] = ((206, 208, 214), (216, 178, 92), (150, 150, 158))
 SLEEVE_SHARE, COLLAR_SHARE = 0.16, 0.35
 """Share of items whose sleeves or collar have another colour than the torso."""
 
@@ -45,30 +47,25 @@ def tones(colour: str, pattern: str, shape: str, item: Mapping[str, float]) -> T
     second, third = _pattern_colours(torso, pattern, item)
     sleeves_name = _contrast(colour, item["sleeve colour"]) if item["contrast sleeves"] < SLEEVE_SHARE else colour
     collar_name = _contrast(colour, item["collar colour"]) if item["contrast collar"] < COLLAR_SHARE else colour
-    same = lift(torso, 0.68, 48) if shape == "raglan" else torso
+    same = lift(torso, 0.58, 62) if shape == "raglan" else torso
     sleeves = same if sleeves_name == colour else COLOURS[sleeves_name]
     collar = lift(torso, 0.84, 26) if collar_name == colour else COLOURS[collar_name]
     dark = luminance(torso) < 90
-    metal = [(206, 208, 214), (216, 178, 92), (150, 150, 158)][int(item["metal"] * 3)]
-    button = (
-        ((244, 240, 228) if item["buttons"] < 0.7 else (226, 196, 120))
-        if dark
-        else ((36, 30, 30) if item["buttons"] < 0.7 else (98, 60, 34))
-    )
-    trim = lift(torso, 0.5, 62) if item["trim"] < 0.7 else ((226, 224, 220) if dark else (44, 42, 52))
+    plain, fancy = ((244, 240, 228), (226, 196, 120)) if dark else ((36, 30, 30), (98, 60, 34))
+    contrast: RGB = (226, 224, 220) if dark else (44, 42, 52)
     return Tones(
-        torso,
-        second,
-        third,
-        sleeves,
-        collar,
-        seam(torso),
-        lift(torso, 0.45, 48),
-        metal,
-        button,
-        trim,
-        sleeves_name,
-        collar_name,
+        torso=torso,
+        second=second,
+        third=third,
+        sleeves=sleeves,
+        collar=collar,
+        seam=seam(torso),
+        inside=lift(torso, 0.45, 48),
+        metal=_METALS[int(item["metal"] * len(_METALS))],
+        button=plain if item["buttons"] < 0.7 else fancy,
+        trim=lift(torso, 0.5, 62) if item["trim"] < 0.7 else contrast,
+        sleeves_name=sleeves_name,
+        collar_name=collar_name,
     )
 
 
@@ -89,7 +86,7 @@ def seam(colour: RGB) -> RGB:
     return lift(colour, 0.55, 52)
 
 
-def _rgb(values: np.typing.NDArray[np.floating]) -> RGB:  # type: ignore[type-arg]
+def _rgb(values: NDArray[np.float64]) -> RGB:
     r, g, b = np.clip(values, 6, 250).tolist()
     return round(r), round(g), round(b)
 
@@ -107,7 +104,9 @@ def _pattern_colours(torso: RGB, pattern: str, item: Mapping[str, float]) -> tup
     base = np.array(torso, dtype=float)
     dark = luminance(torso) < 110
     if pattern == "camouflage":
-        return (_rgb(base + (48, 46, 30)), _rgb(base + (92, 84, 60))) if dark else (_rgb(base * 0.66), _rgb(base * 0.4))
+        if dark:
+            return _rgb(base + np.array([48, 46, 30])), _rgb(base + np.array([92, 84, 60]))
+        return _rgb(base * 0.66), _rgb(base * 0.4)
     if pattern == "leopard":
         return (_rgb(base + 105), _rgb(base + 45)) if dark else ((34, 26, 22), _rgb(base * 0.72))
     light = [(246, 244, 238), (250, 224, 120), (190, 214, 236), (244, 190, 190)]

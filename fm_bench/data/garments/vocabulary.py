@@ -26,7 +26,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "turquoise": (36, 178, 176),
     "lilac": (192, 166, 222),
 }
-"""Central RGB of each colour class, most common first."""
+"""Central RGB of each colour class."""
 
 SCHEMA = AttributeSchema.from_dict(
     {
@@ -36,21 +36,25 @@ SCHEMA = AttributeSchema.from_dict(
         ),
         "colour": tuple(COLOURS),
         "pattern": (
-            "plain", "horizontal stripes", "graphic print", "floral", "vertical stripes", "gingham", "polka dots", "grid",
-            "colour block", "diagonal stripes", "camouflage", "leopard", "zigzag", "ombre", "argyle", "tie-dye",
+            "plain", "horizontal stripes", "graphic print", "floral", "vertical stripes", "gingham", "polka dots",
+            "grid", "colour block", "diagonal stripes", "camouflage", "leopard", "zigzag", "ombre", "argyle", "tie-dye",
         ),
-        "fabric": ("jersey", "rib knit", "denim", "leather", "cable knit", "quilted", "pleated", "faux fur", "sequins", "mesh"),
+        "fabric": (
+            "jersey", "rib knit", "denim", "leather", "cable knit", "quilted", "pleated", "faux fur", "sequins", "mesh",
+        ),
         "fit": ("regular", "slim", "boxy", "tailored", "A-line", "cocoon"),
         "length": ("hip", "waist", "thigh", "knee", "cropped", "ankle"),
         "sleeve length": ("long", "short", "sleeveless", "three-quarter", "elbow", "cap"),
         "sleeve shape": ("set-in", "raglan", "puff", "bell", "batwing", "ruffled", "cold shoulder"),
         "neckline": ("crew", "V-neck", "scoop", "square", "boat", "sweetheart", "keyhole", "asymmetric"),
         "collar": ("none", "shirt", "lapel", "band", "funnel", "shawl", "peter pan", "bow", "ruffle", "sailor"),
-        "fastening": ("none", "buttons", "zip", "open", "half placket", "double-breasted", "biker zip", "toggles", "lacing"),
+        "fastening": (
+            "none", "buttons", "zip", "open", "half placket", "double-breasted", "biker zip", "toggles", "lacing",
+        ),
         "pocket": ("none", "chest", "patch pair", "slanted", "kangaroo", "flap pair", "four pockets"),
     }
 )  # fmt: skip
-"""Twelve attributes with 115 values; within each attribute the most common value comes first."""
+"""Twelve attributes and their values; the tail of every distribution follows the order of the values."""
 
 FAVOURITES: dict[str, dict[str, str]] = {
     "t-shirt": {
