@@ -160,7 +160,7 @@ class Bench:
 
     def _say(self, line: str) -> None:
         if rank_zero():
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _introduce(self, dataset: Dataset) -> None:
         catalog = dataset.catalog

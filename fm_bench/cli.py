@@ -282,6 +282,8 @@ def _data_preview(options: argparse.Namespace) -> int:
     from fm_bench.data.preview import contact_sheet
     from fm_bench.data.readers import READERS
 
+    if options.data == "garments":  # show both domains, unless asked otherwise
+        options.rest = ["--data.street", "0.4", *options.rest]
     config = _reader_config(options)
     contact_sheet(READERS[config.data](**config.reader).read(), out=options.out, seed=options.seed)
     print(options.out)

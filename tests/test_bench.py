@@ -39,6 +39,12 @@ def command(*arguments, out: Path) -> list[str]:
     ]
 
 
+def bench(*arguments: str, out: Path) -> int:
+    """The command in this process, at smoke and without a progress bar."""
+    quiet = ["--trainer.enable_progress_bar", "false"]
+    return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
+
+
 def numbers(folder: Path) -> dict:
     """Everything in a record that must not depend on time or place."""
     record = json.loads((folder / "record.json").read_text())
@@ -50,10 +56,7 @@ def numbers(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def amnet(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("amnet") / "run"
-    assert (
-        main(["bench", "amnet", "--profile", "smoke", "--out", str(folder), "--trainer.enable_progress_bar", "false"])
-        == 0
-    )
+    assert bench("amnet", out=folder) == 0
     return folder
 
 
@@ -61,8 +64,7 @@ def amnet(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
     out = tmp_path / "run"
-    arguments = ["bench", spec, "--profile", "smoke", "--out", str(out), "--trainer.enable_progress_bar", "false"]
-    assert main(arguments) == 0
+    assert bench(spec, out=out) == 0
     record = load(out / "record.json")
     assert record.name == spec
     assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search"}
@@ -97,7 +99,7 @@ def test_paper_mode_runs(tmp_path):
         "--method.images_per_value",
         "3",
     ]
-    assert main(["bench", "amnet", "--profile", "smoke", "--out", str(tmp_path / "run"), *options]) == 0
+    assert bench("amnet", *options, out=tmp_path / "run") == 0
     record = load(tmp_path / "run" / "record.json")
     assert record.mode == "paper"
     assert record.config["hyper"]["normalize"] is False
@@ -136,17 +138,17 @@ def test_weights_give_the_same_embedding_in_a_fresh_process(amnet, tmp_path):
 
 def test_a_recorded_run_is_not_run_again(amnet, capsys):
     before = (amnet / "record.json").stat().st_mtime_ns
-    assert main(["bench", "amnet", "--profile", "smoke", "--out", str(amnet), "--trainer.enable_progress_bar", "false"]) == 0
+    assert bench("amnet", out=amnet) == 0
     assert "recorded already" in capsys.readouterr().err
     assert (amnet / "record.json").stat().st_mtime_ns == before
 
 
 def test_another_run_never_overwrites_this_one(amnet, capsys):
-    assert main(["bench", "amnet", "--profile", "smoke", "--seed", "1", "--out", str(amnet)]) == 2
+    assert bench("amnet", "--seed", "1", out=amnet) == 2
     assert "other settings" in capsys.readouterr().err
     (amnet.parent / "mine").mkdir()
     (amnet.parent / "mine" / "thesis.txt").write_text("precious")
-    assert main(["bench", "amnet", "--profile", "smoke", "--out", str(amnet.parent / "mine")]) == 2
+    assert bench("amnet", out=amnet.parent / "mine") == 2
     assert "is not empty" in capsys.readouterr().err
 
 

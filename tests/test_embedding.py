@@ -26,9 +26,10 @@ datamodule = data_module(config, READERS["garments"](**config.reader).read())
 datamodule.setup("predict")
 method = build_method(config, datamodule).eval()
 requests = datamodule.mine(changes=1, limit=90, cap=4, seed=0)
-trainer = {"devices": devices, "accelerator": "cpu", "strategy": "ddp" if devices > 1 else "auto", "enable_progress_bar": False}
-loaders = {"gallery": (datamodule.gallery_dataloader(), 300), "queries": (datamodule.query_dataloader(requests), len(requests))}
-for name, (loader, size) in loaders.items():
+strategy = "ddp" if devices > 1 else "auto"
+trainer = {"devices": devices, "accelerator": "cpu", "strategy": strategy, "enable_progress_bar": False}
+gallery, queries = datamodule.gallery_dataloader(), datamodule.query_dataloader(requests)
+for name, loader, size in (("gallery", gallery, 300), ("queries", queries, len(requests))):
     embed_to_store(method, datamodule, loader, size, out / name, "key", trainer)
 """
 
@@ -49,10 +50,12 @@ def test_two_processes_give_the_same_vectors_as_one(tmp_path):
 
 @pytest.mark.slow
 def test_the_bench_runs_on_two_processes(tmp_path):
-    command = [sys.executable, "-m", "fm_bench.cli", "bench", "amnet", "--profile", "smoke", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "fm_bench.cli", "bench", "amnet", "--profile", "smoke"]
     ddp = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FM_BENCH_CACHE": str(tmp_path / "cache")}
-    subprocess.run([*command, *ddp], env=environment, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [*command, *ddp, "--out", tmp_path / "run"], env=environment, check=True, capture_output=True, timeout=300
+    )
     record = load(tmp_path / "run" / "record.json")
     assert record.config["trainer"] == {"devices": 2, "accelerator": "cpu", "strategy": "ddp"}
     assert main(["evaluate", str(tmp_path / "run"), "--protocol", "search"]) == 0

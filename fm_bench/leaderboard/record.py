@@ -171,7 +171,7 @@ def requests_file(path: Path) -> Path:
 def find(folder: Path) -> list[Path]:
     """Paths of the records in ``folder``, sorted.
 
-    They are every ``record.json`` below it; in a folder of filed records, which is no run itself, every ``*.json``, too.
+    They are every ``record.json`` below it; in a folder of filed records, which is no run itself, every ``*.json`` too.
 
     Raises:
         UserError: if ``folder`` is not a folder.

@@ -49,10 +49,6 @@ def test_triplet_margin_hinge(negative, loss):
     assert value.item() == pytest.approx(loss, abs=1e-6)
 
 
-def test_equation_6_worked_example():
-    assert 0.2 * 3 + 0.8 * 0.4 == pytest.approx(0.92)
-
-
 def test_distance_of_equal_rows_has_a_finite_gradient():
     a = torch.ones(2, 3, requires_grad=True)
     euclidean(a, torch.ones(2, 3)).sum().backward()

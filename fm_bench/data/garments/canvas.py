@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A colour picture and, pixel for pixel, the part of the garment that lies on top."""
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -64,6 +66,11 @@ class Canvas:
         if outline is not None:
             cv2.polylines(self.colour, [pixels], True, outline, self.thickness(0.008), cv2.LINE_AA, _SHIFT)
 
+    def fill_each(self, shapes: Sequence[Points], colour: RGB) -> None:
+        """Polygons of equal numbers of corners that do not overlap, in one call; no part is noted."""
+        if len(shapes):
+            cv2.fillPoly(self.colour, list(self.pixels(np.asarray(shapes))), colour, cv2.LINE_AA, _SHIFT)
+
     def line(
         self, points: Points, colour: RGB, width: float = 0.008, part: Part | None = None, closed: bool = False
     ) -> None:
@@ -90,9 +97,15 @@ class Canvas:
 
 def ellipse(x: float, y: float, rx: float, ry: float, count: int = 20, turn: float = 0.0) -> NDArray[np.float64]:
     """Corner points ``(count, 2)`` of an ellipse, turned by ``turn`` radians."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    matrix = np.array([[rx * cos, rx * sin], [-ry * sin, ry * cos]])
+    return np.asarray(_circle(count) @ matrix + (x, y))
+
+
+@lru_cache(maxsize=16)
+def _circle(count: int) -> NDArray[np.float64]:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    px, py = rx * np.cos(angle), ry * np.sin(angle)
-    return np.stack([x + px * np.cos(turn) - py * np.sin(turn), y + px * np.sin(turn) + py * np.cos(turn)], axis=-1)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
 def both(points: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

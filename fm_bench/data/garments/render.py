@@ -105,7 +105,7 @@ def _lookup(base: RGB, t: Tones) -> NDArray[np.uint8]:
     level = np.arange(256)
     anchors = np.array([base, t.second, t.third], dtype=float)
     table = np.stack([np.interp(level, [0, 128, 255], anchors[:, k]) for k in range(3)], axis=-1)
-    return np.rint(table).astype(np.uint8).reshape(256, 1, 3)
+    return np.asarray(np.rint(table), dtype=np.uint8).reshape(256, 1, 3)
 
 
 def _warp(

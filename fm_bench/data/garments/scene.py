@@ -62,10 +62,9 @@ def _street(scene: Scene, side: int) -> Picture:
         canvas.fill([(x, top), (x + width, top), (x + width, horizon), (x, horizon)], colour)
         if b > 0.45:
             dark: RGB = (colour[0] // 2, colour[1] // 2, colour[2] // 2 + 20)
-            for y in np.arange(top + 0.04, horizon - 0.04, 0.1):
-                canvas.fill(
-                    [(x + 0.02, y), (x + width - 0.02, y), (x + width - 0.02, y + 0.045), (x + 0.02, y + 0.045)], dark
-                )
+            x0, x1 = x + 0.02, x + width - 0.02
+            rows = np.arange(top + 0.04, horizon - 0.04, 0.1).tolist()
+            canvas.fill_each([[(x0, y), (x1, y), (x1, y + 0.045), (x0, y + 0.045)] for y in rows], dark)
     ground = _CLUTTER[int(u[40] * len(_CLUTTER))]
     canvas.fill(
         [(0, horizon), (1, horizon), (1, 1), (0, 1)], (ground[0] * 3 // 4, ground[1] * 3 // 4, ground[2] * 3 // 4)
