@@ -41,7 +41,7 @@ format: setup ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix .
 
 leaderboard: setup ## rebuild leaderboards/index.html and the README's table from leaderboards/records
-	@$(BIN)/fm-bench leaderboard build
+	@$(BIN)/fm-bench leaderboard build --readme README.md
 
 speed: setup ## benchmarks of our own hot paths, as ratios
 	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -129,7 +129,7 @@ class AttributeSchema:
             labels: integer labels, −1 where missing; a requested attribute is set even if it was missing.
             indicator: ``(…, C)``, at most one 1 per attribute.
         """
-        blocks = indicator.split(list(self.sizes), dim=-1)
+        blocks = torch.split(indicator, list(self.sizes), dim=-1)
         wanted = torch.stack([block.argmax(-1) for block in blocks], dim=-1)
         asked = torch.stack([block.amax(-1) > 0 for block in blocks], dim=-1)
         return torch.where(asked, wanted.to(labels.dtype), labels)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.errors import UserError
-from fm_bench.files import digest, replacing
+from fm_bench.files import Array, digest, replacing
 
 
 class Split(IntEnum):
@@ -60,8 +60,9 @@ class Catalog:
     box: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        columns = [self.labels, self.item, self.split, self.domain] + ([] if self.box is None else [self.box])
-        lengths = {len(self.image), *map(len, columns)}
+        columns: list[Array] = [self.labels, self.item, self.split, self.domain]
+        columns += [] if self.box is None else [self.box]
+        lengths = {len(self.image), *(len(column) for column in columns)}
         if len(lengths) != 1:
             raise UserError(
                 f"the catalogue's columns have different lengths {sorted(lengths)}: give one row per image."
@@ -71,20 +72,22 @@ class Catalog:
                 f"labels have shape {self.labels.shape} but there are {self.schema.num_attributes} attributes."
             )
         for m, name in enumerate(self.schema.names):
-            column = self.labels[:, m]
-            if len(column) and (column.min() < MISSING or column.max() >= self.schema.sizes[m]):
+            given = self.labels[:, m]
+            if len(given) and (given.min() < MISSING or given.max() >= self.schema.sizes[m]):
                 raise UserError(
-                    f"attribute {name!r} has labels from {column.min()} to {column.max()}, "
+                    f"attribute {name!r} has labels from {given.min()} to {given.max()}, "
                     f"but only -1 (missing) to {self.schema.sizes[m] - 1} exist."
                 )
-        for name, kind, column in (("split", Split, self.split), ("domain", Domain, self.domain)):
-            if len(column) and not np.isin(column, list(kind)).all():
+        kinds: tuple[tuple[str, type[IntEnum], NDArray[np.int8]], ...]
+        kinds = (("split", Split, self.split), ("domain", Domain, self.domain))
+        for name, kind, codes in kinds:
+            if len(codes) and not np.isin(codes, list(kind)).all():
                 raise UserError(
-                    f"column {name!r} holds {sorted(set(column.tolist()))}, but only {[int(k) for k in kind]} exist."
+                    f"column {name!r} holds {sorted(set(codes.tolist()))}, but only {[int(k) for k in kind]} exist."
                 )
         if self.box is not None and self.box.shape[1:] != (4,):
             raise UserError(f"boxes have shape {self.box.shape}: give left, top, right and bottom of every image.")
-        for column in (self.image, *columns):
+        for column in [self.image, *columns]:
             column.setflags(write=False)
 
     def __len__(self) -> int:
@@ -104,8 +107,15 @@ class Catalog:
     def select(self, rows: NDArray[np.int64]) -> "Catalog":
         """A catalogue of the given rows, in the given order."""
         box = None if self.box is None else self.box[rows]
-        columns = (self.image, self.labels, self.item, self.split, self.domain)
-        return Catalog(self.schema, *(column[rows] for column in columns), box)
+        return Catalog(
+            self.schema,
+            self.image[rows],
+            self.labels[rows],
+            self.item[rows],
+            self.split[rows],
+            self.domain[rows],
+            box,
+        )
 
     def save(self, path: Path) -> None:
         """Writes one Parquet file, whole or not at all."""
@@ -133,7 +143,7 @@ class Catalog:
                 np.stack([table[side].to_numpy() for side in sides], axis=1) if sides[0] in table.column_names else None
             )
             image = np.asarray(table["image"].to_pylist(), dtype=np.str_)
-            rest = [np.array(table[name].to_numpy()) for name in ("item", "split", "domain")]
+            item, split, domain = (np.array(table[name].to_numpy()) for name in ("item", "split", "domain"))
         except (
             OSError,
             ValueError,
@@ -142,7 +152,7 @@ class Catalog:
             AttributeError,
         ) as error:  # Arrow's own errors are ValueErrors
             raise UserError(f"{path} is not a catalogue of fm_bench ({error}): prepare the data again.") from error
-        return cls(schema, image, labels, *rest, box)
+        return cls(schema, image, labels, item, split, domain, box)
 
 
 class ImageSource(Protocol):

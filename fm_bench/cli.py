@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXIT_CHECK_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+SHOWN = ("manipulate-1", "manipulate-2")  # protocols whose tables stand in the README
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 Command = Callable[[argparse.Namespace], int]
 Commands = Any  # argparse has no public name for what add_subparsers returns
@@ -142,9 +143,14 @@ def _leaderboard_commands(commands: Commands) -> None:
     actions = commands.add_parser("leaderboard", help="tables and pages from records").add_subparsers(
         required=True, metavar="ACTION"
     )
-    command = _command(actions, "build", _leaderboard_build, "write the page of all records in a folder")
-    command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
-    command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"))
+    for name, run, text in (
+        ("build", _leaderboard_build, "write the page of all records in a folder, and the table in the README"),
+        ("check", _leaderboard_check, "exit status 1 if the page or the table is not what the records say"),
+    ):
+        command = _command(actions, name, run, text)
+        command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
+        command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"), help="the page")
+        command.add_argument("--readme", type=Path, help="Markdown file with the results markers")
     command = _command(actions, "add", _leaderboard_add, "file the record of a run")
     command.add_argument("run_dir", type=Path, metavar="DIR")
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
@@ -291,10 +297,29 @@ def _data_preview(options: argparse.Namespace) -> int:
 
 
 def _leaderboard_build(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.record import load_all
     from fm_bench.leaderboard.site import build
+    from fm_bench.leaderboard.table import update_readme
 
     print(build(options.records, options.out))
+    if options.readme and update_readme(options.readme, load_all(options.records)[0], SHOWN):
+        print(options.readme)
     return 0
+
+
+def _leaderboard_check(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.record import load_all
+    from fm_bench.leaderboard.site import is_stale
+    from fm_bench.leaderboard.table import update_readme
+
+    records, stale = load_all(options.records), []
+    if is_stale(options.records, options.out):
+        stale.append(options.out)
+    if options.readme and update_readme(options.readme, records[0], SHOWN, check=True):
+        stale.append(options.readme)
+    for problem in [*records[1], *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
+        print(f"fm-bench: {problem}", file=sys.stderr)
+    return EXIT_CHECK_FAILED if stale or records[1] else 0
 
 
 def _leaderboard_add(options: argparse.Namespace) -> int:

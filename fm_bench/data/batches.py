@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a step receives. ``B`` images of 3 x H x W, ``A`` attributes, ``C`` values in all.
 
-Images leave the loader as uint8 and reach the method normalised (the DataModule does that on the device).
+Images leave the loader as uint8 and reach the method normalised (the DataModule does that on the device). The field
+``index`` hides ``tuple.index``, which nobody calls on a batch.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ class LabelledBatch(NamedTuple):
 
     image: Tensor  # (B, 3, H, W)
     labels: Tensor  # (B, A) int64, −1 = missing
-    index: Tensor  # (B,) row of the catalogue
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the catalogue
 
 
 class TripletBatch(NamedTuple):
@@ -26,7 +27,7 @@ class TripletBatch(NamedTuple):
     indicator: Tensor  # (B, C) in {0, 1}: ones at the wanted values
     target: Tensor  # (B, A): the reference's labels with the request applied; equals the positive's labels
     negative_labels: Tensor  # (B, A)
-    index: Tensor  # (B,) row of the reference
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the reference
 
 
 class GalleryBatch(NamedTuple):
@@ -36,7 +37,7 @@ class GalleryBatch(NamedTuple):
     labels: Tensor  # (B, A); the bench hides them from every method that does not declare a need
     domain: Tensor  # (B,)
     image_index: Tensor  # (B,) row of the catalogue
-    index: Tensor  # (B,) position in the gallery
+    index: Tensor  # type: ignore[assignment]  # (B,) position in the gallery
 
 
 class QueryBatch(NamedTuple):
@@ -47,11 +48,11 @@ class QueryBatch(NamedTuple):
     labels: Tensor  # (B, A) of the picture; hidden like a gallery's
     domain: Tensor  # (B,)
     image_index: Tensor  # (B,) row of the picture in the catalogue
-    index: Tensor  # (B,) position in the request file
+    index: Tensor  # type: ignore[assignment]  # (B,) position in the request file
 
 
 class EmbeddingBatch(NamedTuple):
     """What ``predict_step`` returns: vectors with the positions they belong to."""
 
     embedding: Tensor  # (B, D) float32
-    index: Tensor  # (B,)
+    index: Tensor  # type: ignore[assignment]  # (B,)

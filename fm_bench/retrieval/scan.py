@@ -155,12 +155,11 @@ def count_before(
             above = _count_rows(products > surely[rows, None])
             unsure = np.flatnonzero(_count_rows(~(products < possibly[rows, None])) != above)
             count[rows] += above
-            if len(unsure):
-                window = products[unsure]
-                sub = rows[unsure]
-                i, j = np.nonzero(~(window > surely[sub, None]) & ~(window < possibly[sub, None]))
-                closer = _before(index, queries, sub[i], j + part.start, distances, numbers, ties)
-                count[sub] += np.bincount(i[closer], minlength=len(sub))
+            for few in blocks(len(unsure), max(1, 4 * _PAIRS // len(block))):
+                window, undecided = products[unsure[few]], rows[unsure[few]]
+                i, j = np.nonzero(~(window > surely[undecided, None]) & ~(window < possibly[undecided, None]))
+                closer = _before(index, queries, undecided[i], j + part.start, distances, numbers, ties)
+                count[undecided] += np.bincount(i[closer], minlength=len(undecided))
     return count
 
 

@@ -15,7 +15,7 @@ from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.data import datamodule as module
 from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
 from fm_bench.data.datamodule import FashionDataModule
-from fm_bench.data.requests import mine
+from fm_bench.data.requests import Requests, mine
 from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 
@@ -45,6 +45,10 @@ def shows(images: torch.Tensor, rows: torch.Tensor) -> bool:
     """Whether uint8 ``images`` are the pictures of catalogue ``rows``."""
     expected = np.stack([Noise().read(str(row), SIZE) for row in rows.tolist()])
     return images.dtype == torch.uint8 and np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+
+
+def asked_of_test(datamodule: FashionDataModule) -> Requests:
+    return datamodule.mine(changes=1, limit=40, cap=4, seed=0)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -215,6 +219,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(tmp_path: Path, kind:
     by_epoch = [next(batch for epoch, batch in whole if epoch == e) for e in range(3)]
     assert not equal(by_epoch[0], by_epoch[1])
     assert not equal(by_epoch[1], by_epoch[2])
+    assert not torch.equal(by_epoch[1].index, by_epoch[2].index)
 
 
 @pytest.mark.usefixtures("plain")
@@ -363,6 +368,12 @@ def test_unreadable_pictures_leave_every_split(tmp_path: Path) -> None:
         for batch in loader:
             rows = batch.index if isinstance(batch, LabelledBatch) else batch.image_index
             assert shows(batch.image, rows), "positions in the cache must skip unreadable pictures"
+    datamodule.use(LabelledBatch, rows=np.array([90, 30, 117]))
+    for batch in datamodule.plain_dataloader():
+        assert shows(batch.image, batch.index)
+    for loader in (datamodule.val_dataloader()[0], datamodule.query_dataloader(asked_of_test(datamodule))):
+        for batch in loader:
+            assert shows(batch.image, batch.image_index)
 
 
 # ---------------------------------------------------------------------- normalisation

@@ -196,10 +196,13 @@ def test_more_label_vectors_than_64_bits() -> None:
     found = mine(catalog, np.arange(50), np.arange(50), changes=1, limit=None, cap=None, seed=0)
     assert len(found) == 49 * 48
     assert 0 not in found.query
-    wide = catalogue(np.random.default_rng(0).integers(0, 1000, (40, 8)), sizes)
-    codes = neighbours.codes(np.concatenate([wide.labels, wide.labels[::-1]]), range(8))
-    assert len(set(codes.tolist())) == 40
-    assert np.array_equal(codes[:40], codes[40:][::-1])
+    # In a code that wrapped around, the first of thirty columns would have been multiplied by a multiple of 2^64.
+    wide = np.random.default_rng(0).integers(0, 1000, (1, 30)).repeat(1000, axis=0)
+    wide[:, 0] = np.arange(1000)
+    wide[500:, 1:] = (wide[500:, 1:] + np.arange(500)[:, None]) % 1000
+    codes = neighbours.codes(np.concatenate([wide, wide[::-1]]), range(30))
+    assert len(set(codes.tolist())) == 1000
+    assert np.array_equal(codes[:1000], codes[1000:][::-1])
 
 
 def test_indicator_and_changes() -> None:

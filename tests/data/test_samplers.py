@@ -114,6 +114,13 @@ def test_a_lonely_negative_is_found() -> None:
     assert (labels[table[:, 1]] != labels[table[:, 2]]).any(axis=1).all()
 
 
+def test_the_reference_is_seldom_its_own_negative() -> None:
+    """Half of the images equal the target; drawing anew finds one of the other half, evenly."""
+    labels = np.repeat(np.array([[0, 0], [1, 0]], dtype=np.int16), 20, axis=0)
+    table = TripletSampler(labels, seed=0, triplets=4000).table(0)
+    assert 0.02 < (table[:, 0] == table[:, 2]).mean() < 0.09
+
+
 def test_a_large_split_is_drawn_fast() -> None:
     sizes = (16, 19, 5, 17, 4, 14, 17, 10, 10, 8, 12, 19)
     rng = np.random.default_rng(0)

@@ -26,6 +26,16 @@ def test_a_picture_depends_on_its_key_alone() -> None:
     assert np.array_equal(images, pictures(6)), "the input must stay as it was"
 
 
+def test_a_key_sets_both_generators() -> None:
+    """Transforms may draw from Python's or from NumPy's."""
+    fresh, used = Augment(), Augment()
+    used._generator.random(5)
+    for augment in (fresh, used):
+        augment(pictures(1), np.array([7], dtype=np.uint64))
+    assert fresh._generator.random() == used._generator.random()
+    assert fresh._random.random() == used._random.random()
+
+
 def test_different_keys_give_different_pictures() -> None:
     same = np.repeat(pictures(1), 300, axis=0)
     augmented = Augment()(same, np.random.default_rng(0).integers(2**64, size=300, dtype=np.uint64))

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The evaluator against the definitions written out, and what must not change its results."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
@@ -157,6 +159,20 @@ def by_chance(case, n):
         values[f"ndcg_ones@{k}"] = gain.mean(axis=1)  # every place has the mean gain
         values[f"ndcg@{k}"] = gain.mean(axis=1) * discount.sum() / (best @ discount)
     return values
+
+
+@pytest.mark.parametrize("kind", ["plain", "constant"])
+def test_memory_does_not_grow_with_queries_times_gallery(kind, tmp_path):
+    case = problem(60_000, 1000, a=6, d=16, values=6, missing=0.0)
+    if kind == "constant":
+        case["gallery"], case["queries"] = np.zeros_like(case["gallery"]), np.zeros_like(case["queries"])
+    np.save(tmp_path / "gallery.npy", case["gallery"])
+    case["gallery"] = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    tracemalloc.start()
+    evaluate(**case, protocol=PROTOCOL, infeasible="miss", resamples=500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # one byte for each pair would be 60 MB, one float32 240 MB; blocks take the rest
 
 
 def test_perfect_embedding():

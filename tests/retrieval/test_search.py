@@ -129,6 +129,17 @@ def test_memory_map_is_enough(tmp_path):
     np.testing.assert_array_equal(found.ids, search(gallery, queries, 5).ids)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_candidates_are_thinned_out_on_the_way(kind, monkeypatch):
+    gallery, queries = embeddings(kind)
+    whole = search(gallery, queries, 10)
+    for name, value in (("_PAIRS", -(10**9)), ("_ROWS", 7), ("_QUERIES", 11)):
+        monkeypatch.setattr(f"fm_bench.retrieval.scan.{name}", value)
+    monkeypatch.setattr(index_module, "_MARGIN", 0)
+    for column, expected in zip(search(gallery, queries, 10), whole, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+
 @given(
     st.integers(1, 60), st.integers(1, 8), st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 1000])
 )
@@ -160,7 +171,7 @@ def test_count_before_is_the_rank(kind):
 
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
-    monkeypatch.setattr("fm_bench.retrieval.scan._PAIRS", 0)
+    monkeypatch.setattr("fm_bench.retrieval.scan._PAIRS", 3)
     test_count_before_is_the_rank("repeated")
     test_count_before_is_the_rank("constant")
 
