@@ -146,9 +146,8 @@ class FashionDataModule(L.LightningDataModule):
         return Pictures.readable(self._dataset.catalog, rows, cache)
 
     def _choose_gallery(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        shop: NDArray[np.int64] = rows[
-            self._dataset.catalog.domain[rows] == Domain.SHOP
-        ]  # what a shop has on offer is what is searched
+        # What a shop has on offer is what is searched.
+        shop: NDArray[np.int64] = rows[self._dataset.catalog.domain[rows] == Domain.SHOP]
         if self._gallery_size is None or self._gallery_size >= len(shop):
             return shop
         chosen: NDArray[np.int64] = np.random.default_rng(PROTOCOL_SEED).permutation(shop)[: self._gallery_size]

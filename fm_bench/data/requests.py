@@ -73,7 +73,8 @@ class Requests:
     @property
     def changes(self) -> NDArray[np.int64]:
         """``(R,)``, the number of changed attributes of each request: 0, 1 or 2."""
-        return (self.attribute >= 0).sum(axis=1)
+        count: NDArray[np.int64] = (self.attribute >= 0).sum(axis=1)
+        return count
 
     @cached_property
     def digest(self) -> str:
@@ -303,7 +304,7 @@ def _where(catalog: Catalog, rows: NDArray[np.int64]) -> str:
 def _problem(requests: Requests) -> str:
     """What is wrong with the arrays, or nothing."""
     count, schema = len(requests.query), requests.schema
-    shapes = {
+    shapes: dict[str, tuple[NDArray[Any], tuple[int, ...], type[np.integer[Any]]]] = {
         "query": (requests.query, (count,), np.int64),
         "attribute": (requests.attribute, (count, MAX_CHANGES), np.int16),
         "value": (requests.value, (count, MAX_CHANGES), np.int16),

@@ -8,7 +8,7 @@ at an epoch boundary goes on as if it had not stopped.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -99,7 +99,9 @@ class TripletSampler:
         self.vectors, self.vector, self.carriers = unique_vectors(labels)
         self.by_vector = np.argsort(self.vector, kind="stable")
         self.first = np.cumsum(self.carriers) - self.carriers
-        singles = {(m,): _Wildcard(self.vectors, (m,)) for m in range(labels.shape[1])}
+        singles: dict[tuple[int, ...], _Wildcard] = {
+            (m,): _Wildcard(self.vectors, (m,)) for m in range(labels.shape[1])
+        }
         self.wildcards: list[list[_Wildcard]] = []
         for n in sorted(set(changes)):
             sets = itertools.combinations(range(labels.shape[1]), n)
@@ -172,7 +174,8 @@ class _Wildcard:
 
     def member(self, vector: Positions, rng: np.random.Generator) -> Positions:
         """For each vector any one of its group, itself included."""
-        return self.order[self.start[vector] + _below(self.size[vector], rng)].astype(np.int64)
+        members: Positions = self.order[self.start[vector] + _below(self.size[vector], rng)].astype(np.int64)
+        return members
 
 
 def _partners(count: int, wildcards: list[_Wildcard], singles: dict[tuple[int, ...], _Wildcard]) -> NDArray[np.bool_]:
@@ -231,8 +234,8 @@ class GlobalBatches(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         table = self.source.table(self.epoch)
-        order, role = np.indices(table.shape)
-        key = keys(self.seed, self.source.name, self.epoch, order, role)
+        place = np.indices(table.shape)
+        key = keys(self.seed, self.source.name, self.epoch, place[0], place[1])
         rank, world = processes()
         for begin in range(0, len(self) * self.batch_size, self.batch_size):
             share = np.array_split(np.arange(begin, min(begin + self.batch_size, len(table))), world)[rank]
@@ -281,7 +284,7 @@ def _generator(seed: int, name: str, epoch: int) -> np.random.Generator:
     return np.random.default_rng(int(keys(seed, name, epoch)[0]))
 
 
-def _below(bounds: NDArray[np.signedinteger], rng: np.random.Generator) -> Positions:  # type: ignore[type-arg]
+def _below(bounds: NDArray[np.signedinteger[Any]], rng: np.random.Generator) -> Positions:
     """One integer in [0, bound) per positive bound."""
     return rng.integers(0, bounds, dtype=np.int64)
 
@@ -289,4 +292,5 @@ def _below(bounds: NDArray[np.signedinteger], rng: np.random.Generator) -> Posit
 def _any_column(mask: NDArray[np.bool_], rng: np.random.Generator) -> Positions:
     """For each row of ``mask (n, k)`` one of its True columns, each equally likely; every row has one."""
     nth = _below(mask.sum(axis=1), rng)
-    return (mask.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+    column: Positions = (mask.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+    return column

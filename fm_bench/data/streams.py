@@ -2,6 +2,7 @@
 """Random numbers that are a pure function of what they are for: no choice depends on how the work was divided."""
 
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def keys(seed: int, purpose: str, *numbers: NDArray[np.integer] | int) -> NDArray[np.uint64]:  # type: ignore[type-arg]
+def keys(seed: int, purpose: str, *numbers: NDArray[np.integer[Any]] | int) -> NDArray[np.uint64]:
     """One 64-bit key per row, as good as random (counter-based, with the finaliser of SplitMix64).
 
     Args:

@@ -16,7 +16,7 @@ from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
 if TYPE_CHECKING:
     from fm_bench.retrieval.index import ExactIndex
 
-_QUERIES = 1024  # queries and gallery rows of one block: 16 MB of float32 products
+_QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 products
 _ROWS = 4096
 _PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
 
@@ -152,14 +152,14 @@ def count_before(
             rows = active[some]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
                 products = augmented[rows] @ block.T
-            above = _count_rows(products > surely[rows, None])
-            unsure = np.flatnonzero(_count_rows(~(products < possibly[rows, None])) != above)
-            count[rows] += above
-            for few in blocks(len(unsure), max(1, 4 * _PAIRS // len(block))):
-                window, undecided = products[unsure[few]], rows[unsure[few]]
-                i, j = np.nonzero(~(window > surely[undecided, None]) & ~(window < possibly[undecided, None]))
-                closer = _before(index, queries, undecided[i], j + part.start, distances, numbers, ties)
-                count[undecided] += np.bincount(i[closer], minlength=len(undecided))
+            place = np.flatnonzero(~(products < possibly[rows, None]))  # few, unless a request is hopeless anyway
+            i, j = np.divmod(place, len(block))
+            sure = products.ravel()[place] > surely[rows[i]]
+            count[rows] += np.bincount(i[sure], minlength=len(rows))
+            i, j = i[~sure], j[~sure] + part.start
+            for few in blocks(len(i), 4 * _PAIRS):
+                closer = _before(index, queries, rows[i[few]], j[few], distances, numbers, ties)
+                count[rows] += np.bincount(i[few][closer], minlength=len(rows))
     return count
 
 
@@ -177,10 +177,3 @@ def _before(
     equal = distance == distances[rows]
     before: NDArray[np.bool_] = (distance < distances[rows]) | (equal & (ties(rows, ids) < numbers[rows]))
     return before
-
-
-def _count_rows(mask: NDArray[np.bool_]) -> I64:
-    """Ones in each row; eight at a time, since NumPy sums booleans one by one."""
-    whole = mask.shape[1] // 8 * 8
-    packed = np.bitwise_count(np.ascontiguousarray(mask[:, :whole]).view(np.uint64))
-    return np.asarray(packed.sum(axis=1, dtype=np.int64) + mask[:, whole:].sum(axis=1))
