@@ -129,9 +129,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         budget=given.budget,
         reader=given.data.as_dict() if "data" in given else {},
         hyper=given.method.as_dict() if "method" in given else {},
-        stages={
-            stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages
-        },
+        stages={stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages},
         loader=LoaderConfig(**given.loader.as_dict()),
         evaluation=EvaluationConfig(**given.evaluation.as_dict()),
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},

@@ -85,6 +85,8 @@ class StageRunner:
 
     def _stage(self, method: Method, datamodule: FashionDataModule, stage: Stage, before: str) -> StageResult:
         budget = self.budgets.get(stage.name, StageBudget())
+        method.begin(stage, int(digest(self.seed, stage.name)[:12], 16))
+        epochs, images = self._plan(method, datamodule, stage, budget)  # later stages read what this one learns from
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
         cached = cache_dir() / "stages" / fingerprint[:32]
@@ -102,7 +104,7 @@ class StageRunner:
                 f"in {result.seconds:.0f} s"
             )
             return result
-        result = self._fit(method, datamodule, stage, budget, folder, fingerprint)
+        result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
         if stage.shared and _rank_zero():
             _copy_result(folder, cached)
         return result
@@ -127,13 +129,11 @@ class StageRunner:
         method: Method,
         datamodule: FashionDataModule,
         stage: Stage,
-        budget: StageBudget,
+        plan: tuple[int, int],
         folder: Path,
         fingerprint: str,
     ) -> StageResult:
-        seed = int(digest(self.seed, stage.name)[:12], 16)
-        method.begin(stage, seed)
-        epochs, images = self._plan(method, datamodule, stage, budget)
+        epochs, images = plan
         timer = Timer(interval="epoch")
         trainer = L.Trainer(**self._trainer_arguments(stage, folder, epochs, timer))
         resume = folder / LAST if (folder / LAST).exists() else None

@@ -157,6 +157,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(tmp_pa
     """SIGKILL after ever longer times, then to the end; a second cache keeps the runs from sharing a stage."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     options = ["amnet", "--stages.manipulation.epochs", "3", "--budget", "1500", "--logger", "none"]
+    options += ["--method.images_per_value", "4"]  # the prototypes must come from these images after a resume, too
     environment = os.environ | {"FM_BENCH_CACHE": str(tmp_path / "cache-a")}
     subprocess.run(command(*options, out=whole), env=environment, check=True, capture_output=True)
     environment["FM_BENCH_CACHE"] = str(tmp_path / "cache-b")

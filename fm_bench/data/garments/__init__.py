@@ -8,8 +8,8 @@ import numpy as np
 from fm_bench.catalog import Catalog, Dataset
 from fm_bench.data.garments.sampling import disturb
 from fm_bench.data.garments.source import GarmentSource
-from fm_bench.data.garments.streams import keys
 from fm_bench.data.garments.vocabulary import SCHEMA
+from fm_bench.data.streams import keys
 from fm_bench.errors import UserError
 
 __all__ = ["SCHEMA", "GarmentSource", "GarmentsReader"]

@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_bench.data.garments.streams import keys, uniforms
 from fm_bench.data.garments.vocabulary import ARCHETYPES, CATEGORY, FAVOURITES, MUTATION, SCHEMA, usual
+from fm_bench.data.streams import keys, uniforms
 
 _ZIPF_CATEGORY = 0.6
 _ZIPF_ARCHETYPE = 0.9

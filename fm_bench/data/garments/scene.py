@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.data.garments.canvas import RGB, Canvas, ellipse
-from fm_bench.data.garments.streams import uniforms
 from fm_bench.data.garments.textures import level_of, tile
+from fm_bench.data.streams import uniforms
 
 Picture = NDArray[np.uint8]
 

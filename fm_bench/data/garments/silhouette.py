@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_bench.data.garments.streams import Style
+from fm_bench.data.garments.style import Style
 from fm_bench.data.garments.vocabulary import CATEGORY, COLLAR, FIT, LENGTH, SCHEMA, SHAPE, SLEEVE
 
 Floats = NDArray[np.float64]

@@ -13,8 +13,9 @@ from fm_bench.data.garments import render, silhouette
 from fm_bench.data.garments.canvas import Part
 from fm_bench.data.garments.looks import ITEM, STREET, VIEW
 from fm_bench.data.garments.sampling import item_labels
-from fm_bench.data.garments.streams import Style, keys, style, uniforms
+from fm_bench.data.garments.style import Style, style
 from fm_bench.data.garments.vocabulary import COLOUR, COLOURS, SCHEMA
+from fm_bench.data.streams import keys, uniforms
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 
