@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
+import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from fm_bench import recipe
@@ -23,6 +24,15 @@ from fm_bench.errors import UserError, unknown
 from fm_bench.methods import METHODS
 from fm_bench.recipe import EvaluationConfig, LoaderConfig, StageBudget
 
+# Trainer settings that change what is printed or where it is kept, but no number.
+SHOWN_ONLY = {
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "log_every_n_steps",
+    "profiler",
+}
 # Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
@@ -91,6 +101,7 @@ class RunConfig:
         plain = self.to_dict()
         plain["reader"] = {name: value for name, value in plain["reader"].items() if name not in _PLACES}
         plain["loader"].pop("num_workers")
+        plain["trainer"] = {name: value for name, value in plain["trainer"].items() if name not in SHOWN_ONLY}
         return plain
 
 
@@ -159,6 +170,8 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
         for name, value in merged[group].items():
             if group == "method" and name not in accepted:
                 continue  # a profile names the backbone for all methods; the bounds have none
+            if (group, name, value) == ("trainer", "precision", "auto"):
+                value = fast_precision()
             defaults[f"{group}.{name}"] = value
     for stage, budget in merged["stages"].items():
         if stage not in stages:
@@ -167,6 +180,12 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
             )
         defaults |= {f"stages.{stage}.{name}": value for name, value in budget.items()}
     parser.set_defaults(defaults)
+
+
+def fast_precision() -> str:
+    """``bf16-mixed`` where the hardware computes in bfloat16, which nearly doubles training speed, else ``32-true``."""
+    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if (torch.cuda.is_available() and torch.cuda.is_bf16_supported()) or cpu else "32-true"
 
 
 def _parse(parser: ArgumentParser, options: Sequence[str]) -> Namespace:

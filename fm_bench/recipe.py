@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Recipes: the YAML files under ``benchmarks/`` that say what is run, and how they combine.
 
-Later wins: the code's defaults, profile, data set, method, its mode, its variant, and at last the command line.
+Later wins: the code's defaults, profile, data set, method, its variant, its mode, and at last the command line.
 """
 
 from collections.abc import Mapping
@@ -127,13 +127,13 @@ def defaults(method: str, variant: str, data: str, profile: str, mode: str) -> d
     merged = merge(merged, {"data": (base.get("data") or {}).get(data) or {}})
     merged = merge(merged, {key: value for key, value in of_data.items() if key != "description"})
     parts = [of_method]
+    if variant:
+        parts.append(of_method["variants"][variant])
     if mode != "common":
         modes = of_method.get("modes", {})
         if mode not in modes:
             raise unknown("mode", mode, ["common", *modes])
-        parts.append(modes[mode])
-    if variant:
-        parts.append(of_method["variants"][variant])
+        parts.append(modes[mode])  # after the variant, whose rates are tuned for common mode
     for part in parts:
         merged = merge(merged, {key: part[key] for key in ("method", "stages", "loader", "data") if key in part})
     return merged

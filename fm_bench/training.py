@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from fm_bench.config import SHOWN_ONLY
 from fm_bench.data.batches import TripletBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.errors import UserError
@@ -23,15 +24,6 @@ from fm_bench.methods import Method, Stage
 from fm_bench.recipe import StageBudget
 
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
-# Trainer settings that change what is printed or where it is kept, but no trained weight
-_NOT_NUMERIC = {
-    "logger",
-    "default_root_dir",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "log_every_n_steps",
-    "profiler",
-}
 FINAL = "final.pt"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -111,7 +103,7 @@ class StageRunner:
 
     def _fingerprint(self, method: Method, stage: Stage, budget: StageBudget, before: str) -> str:
         """Digest of everything that can change what the stage leaves behind, the stage before it included."""
-        numerics = {name: str(value) for name, value in self.trainer.items() if name not in _NOT_NUMERIC}
+        numerics = {name: str(value) for name, value in self.trainer.items() if name not in SHOWN_ONLY}
         return digest(
             method.stage_config(stage),
             stage.name,
@@ -165,16 +157,17 @@ class StageRunner:
     ) -> tuple[int, int]:
         """Tells the DataModule what the stage learns from; returns its epochs and the images of each."""
         datamodule.setup("fit")
-        images = budget.share * self.budget
+        images, batch = budget.share * self.budget, datamodule.batch_size
+        each = 3 if stage.batches is TripletBatch else 1
         if stage.batches is TripletBatch:
             epochs = budget.epochs or 1
-            triplets = max(1, round(images / (3 * epochs)))
-            datamodule.use(stage.batches, triplets=triplets)
-            return epochs, 3 * triplets
-        rows = method.stage_rows(stage, datamodule.train_labels)
-        datamodule.use(stage.batches, rows=rows)
-        size = len(datamodule.train_labels) if rows is None else len(rows)
-        return budget.epochs or max(1, round(images / size)), size
+            datamodule.use(stage.batches, count=_whole(images / 3 / epochs, batch))
+        else:
+            rows = method.stage_rows(stage, datamodule.train_labels)
+            size = len(datamodule.train_labels) if rows is None else len(rows)
+            epochs = budget.epochs or max(1, round(images / size))
+            datamodule.use(stage.batches, rows=rows, count=_whole(images / epochs, batch))
+        return epochs, each * _whole(images / each / epochs, batch)
 
     def _trainer_arguments(self, stage: Stage, folder: Path, epochs: int, timer: Timer) -> dict[str, Any]:
         """The stage's own settings under the user's: what the user gave wins."""
@@ -271,6 +264,11 @@ def _copy_result(source: Path, target: Path, *, reused: bool = False) -> None:
     with replacing(target / FINAL) as temporary:
         shutil.copyfile(source / FINAL, temporary)
     write_json(target / DONE, asdict(replace(result, reused=reused)))
+
+
+def _whole(number: float, batch: int) -> int:
+    """The nearest count that fills whole batches, so that what is budgeted is what is seen."""
+    return max(1, round(number / batch)) * batch
 
 
 def _rank_zero() -> bool:

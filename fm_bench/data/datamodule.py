@@ -76,6 +76,11 @@ class FashionDataModule(L.LightningDataModule):
         self._to_predict: DataLoader[Any] | None = None
 
     @property
+    def batch_size(self) -> int:
+        """Training images or triplets per step, of all processes together."""
+        return self._batch_size
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the pictures in pixels."""
         size: tuple[int, int] = self._options["size"]
@@ -93,7 +98,7 @@ class FashionDataModule(L.LightningDataModule):
         batches: type[LabelledBatch] | type[TripletBatch],
         *,
         rows: NDArray[np.int64] | None = None,
-        triplets: int | None = None,
+        count: int | None = None,
     ) -> None:
         """Chooses what ``train_dataloader`` gives, after ``setup("fit")``.
 
@@ -101,17 +106,17 @@ class FashionDataModule(L.LightningDataModule):
             batches: the kind of batch.
             rows: labelled batches only: positions in ``train_labels`` to learn from, None for all. ``plain_dataloader``
                 keeps to them in later stages, too.
-            triplets: triplet batches only: how many per epoch, None for one per picture that has a partner.
+            count: images or triplets per epoch; None for every image once, or one triplet per picture with a partner.
 
         Raises:
             UserError: if triplets are asked for and no picture has a partner.
         """
         train = self._fit(self._train)
         if batches is TripletBatch:
-            self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=triplets)
+            self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
         else:
             self._labelled = rows
-            self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed)
+            self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed, count)
 
     def prepare_data(self) -> None:
         """Decodes the pictures of the training and validation splits, once; never those of the test split."""

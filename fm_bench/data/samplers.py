@@ -46,24 +46,27 @@ class Source(Protocol):
 
 
 class LabelledSampler:
-    """Every picture once per epoch, in another order each time.
+    """Pictures without repetition, as often over as it takes, in another order in each epoch.
 
     Args:
         rows: ``(n,)`` positions in the training split.
         seed: of all epochs.
+        count: pictures per epoch; None for every one once.
     """
 
     name = "labelled"
 
-    def __init__(self, rows: Positions, seed: int) -> None:
-        self.rows, self.seed = rows, seed
+    def __init__(self, rows: Positions, seed: int, count: int | None = None) -> None:
+        self.rows, self.seed, self.count = rows, seed, len(rows) if count is None else count
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.count
 
     def table(self, epoch: int) -> Positions:
-        """``(n, 1)`` positions."""
-        return _generator(self.seed, self.name, epoch).permutation(self.rows)[:, None]
+        """``(count, 1)`` positions."""
+        rng = _generator(self.seed, self.name, epoch)
+        rounds = -(-self.count // len(self.rows))
+        return np.concatenate([rng.permutation(self.rows) for _ in range(rounds)])[: self.count, None]
 
 
 class TripletSampler:

@@ -105,7 +105,7 @@ class AMNet(AttributeNetwork):
 
     def space(self, features: Tensor) -> Tensor:
         """What is ranked and searched: the feature itself, or its direction."""
-        return F.normalize(features.float(), dim=-1) if self.hparams["normalize"] else features
+        return F.normalize(features.float(), dim=-1) if self.hparams["normalize"] else features.float()
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The plain feature: reads neither memory nor manipulator."""

@@ -24,7 +24,7 @@ def attribute_cross_entropy(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """
     total = logits[0].new_zeros(())
     for m, block in enumerate(logits):
-        total = total + F.cross_entropy(block, labels[:, m].long(), ignore_index=MISSING, reduction="sum")
+        total = total + F.cross_entropy(block.float(), labels[:, m].long(), ignore_index=MISSING, reduction="sum")
     return total / labels.shape[0]
 
 

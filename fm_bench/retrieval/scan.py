@@ -16,7 +16,7 @@ from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
 if TYPE_CHECKING:
     from fm_bench.retrieval.index import ExactIndex
 
-_QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 products
+_QUERIES = 256  # queries and gallery rows of one block: 4 MB of float32 products
 _ROWS = 4096
 _PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
 

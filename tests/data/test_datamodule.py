@@ -139,7 +139,7 @@ def test_labelled_batches_hold_pictures_with_their_labels(opened: FashionDataMod
 @pytest.mark.usefixtures("plain")
 def test_triplet_batches_hold_a_request_and_its_answer(opened: FashionDataModule) -> None:
     catalog = opened._dataset.catalog
-    opened.use(TripletBatch, triplets=64)
+    opened.use(TripletBatch, count=64)
     batches = list(opened.train_dataloader())
     assert len(batches) == 4
     for batch in batches:
@@ -158,7 +158,7 @@ def test_triplet_batches_hold_a_request_and_its_answer(opened: FashionDataModule
 def test_two_changes_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
     datamodule = data(tmp_path, changes=(1, 2), val_requests=30)
     datamodule.setup("fit")
-    datamodule.use(TripletBatch, triplets=160)
+    datamodule.use(TripletBatch, count=160)
     asked = torch.cat([batch.indicator.sum(1) for batch in datamodule.train_dataloader()])
     assert set(asked.tolist()) == {1.0, 2.0}
     assert np.bincount(datamodule.val_requests.changes).tolist() == [0, 15, 15]
