@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
 from fm_bench import recipe
-from fm_bench.catalog import Dataset, Split
+from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.readers import READERS
-from fm_bench.data.requests import exclusions
+from fm_bench.data.requests import exclusions, mine
 from fm_bench.embedding import embed_to_store
-from fm_bench.environment import code_digest
+from fm_bench.environment import code_digest, is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.protocol import Protocol
@@ -67,6 +66,11 @@ def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
         gallery=config.evaluation.gallery,
         val_requests=config.loader.val_requests,
     )
+
+
+def digest_of(dataset: Dataset) -> str:
+    """Changes with any label, split or pixel."""
+    return digest(dataset.catalog.digest, dataset.source.digest)
 
 
 def run_fingerprint(config: RunConfig, data_digest: str) -> str:
@@ -124,14 +128,14 @@ class Bench:
         clock = Clock()
         with clock("prepare"):
             dataset = READERS[self.config.data](**self.config.reader).read()
-        data_digest = digest(dataset.catalog.digest, dataset.source.digest)
+        data_digest = digest_of(dataset)
         fingerprint = run_fingerprint(self.config, data_digest)
         folder = self.out or default_out(self.config, fingerprint, self.runs)
         if (folder / record_file.FILE).exists():
             return _recorded(folder / record_file.FILE, fingerprint, self._say)
         _claim(folder, fingerprint, self.config)
         self._introduce(dataset)
-        check_depth(self.config, dataset)
+        check_protocols(self.config, dataset)
         with clock("prepare"):
             datamodule = data_module(self.config, dataset)
             datamodule.prepare_data()
@@ -144,7 +148,7 @@ class Bench:
         for note in notes:
             self._say(note)
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock)
-        if not rank_zero():
+        if not is_rank_zero():
             return None
         with clock("search"):
             reports = judge(vectors, datamodule, asked)
@@ -159,7 +163,7 @@ class Bench:
         return record
 
     def _say(self, line: str) -> None:
-        if rank_zero():
+        if is_rank_zero():
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _introduce(self, dataset: Dataset) -> None:
@@ -220,9 +224,15 @@ def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
     return METHODS[config.method](attributes=datamodule.schema.to_dict(), **hyper)
 
 
-def check_depth(config: RunConfig, dataset: Dataset) -> None:
-    """Raises UserError, before any training, if a protocol looks deeper than the gallery is large."""
-    images = len(dataset.catalog.rows(Split.TEST))
+def check_protocols(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UserError, before any training, if a protocol looks deeper than the gallery is large.
+
+    The same holds if no protocol finds a feasible request among the labels.
+    """
+    catalog = dataset.catalog
+    rows = catalog.rows(Split.TEST)
+    rows = rows[catalog.domain[rows] == Domain.SHOP]
+    images = len(rows)
     size = images if config.evaluation.gallery is None else min(images, config.evaluation.gallery)
     for name in config.evaluation.protocols:
         depth = load_protocol(name).depth
@@ -231,6 +241,14 @@ def check_depth(config: RunConfig, dataset: Dataset) -> None:
                 f"protocol {name!r} looks at k = {depth} images, but the gallery has {size}: "
                 "give a larger test split or gallery."
             )
+    problems = []
+    for name in config.evaluation.protocols:
+        try:
+            mine(catalog, rows, rows, changes=load_protocol(name).changes, limit=1, seed=REQUEST_SEED)
+        except UserError as error:
+            problems.append(error)
+    if len(problems) == len(config.evaluation.protocols):
+        raise problems[0]
 
 
 def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dict[str, Question], list[str]]:
@@ -275,11 +293,6 @@ def judge(
     return reports
 
 
-def rank_zero() -> bool:
-    """Whether this is the process that writes."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-
-
 def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
     record = record_file.load(path)
     if record.fingerprint != fingerprint:
@@ -300,9 +313,11 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
                 f"{folder} holds an unfinished run with other settings, data or code: "
                 "give another --out or remove that folder."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(
+        not entry.name.startswith(".") for entry in folder.iterdir()
+    ):  # ours when killed early
         raise UserError(f"{folder} is not empty and holds no run of fm-bench: give another --out.")
-    elif rank_zero():
+    elif is_rank_zero():
         write_json(path, {"fingerprint": fingerprint, "config": config.to_dict()})
 
 
@@ -332,11 +347,14 @@ class FinishedRun(NamedTuple):
 def load_run(folder: Path) -> FinishedRun:
     """A finished run from its folder. Raises UserError if there is none, or its data are gone."""
     path = folder / CONFIG
-    if not path.exists() or not (folder / MODEL).exists():
+    if not path.exists() or not (folder / record_file.FILE).exists():
         raise UserError(f"{folder} holds no finished run: give the folder that `fm-bench bench` wrote.")
     stored = json.loads(path.read_text())
     config = RunConfig.from_dict(stored["config"])
-    return FinishedRun(config, stored["fingerprint"], READERS[config.data](**config.reader).read())
+    dataset = READERS[config.data](**config.reader).read()
+    if digest_of(dataset) != record_file.load(folder / record_file.FILE).data_digest:
+        raise UserError(f"the data of {folder} have changed since it ran: restore them or run the benchmark again.")
+    return FinishedRun(config, stored["fingerprint"], dataset)
 
 
 def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path]:
@@ -355,7 +373,7 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
     """
     run = load_run(folder)
     config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol]))
-    check_depth(config, run.dataset)
+    check_protocols(config, run.dataset)
     datamodule = data_module(config, run.dataset)
     datamodule.setup("predict")
     asked, _ = mine_requests(config, datamodule)

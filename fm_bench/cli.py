@@ -2,6 +2,7 @@
 """The command line: parses and calls, nothing else. What is slow to import is imported by the command that needs it."""
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -48,9 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fm-bench: interrupted; the same command continues where this one stopped.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever reads our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(
+            f"fm-bench: {error.filename or 'a file'} could not be written ({error.strerror}): make room.",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_INPUT
 
 
 # ---------------------------------------------------------------------- what can be asked

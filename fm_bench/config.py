@@ -121,11 +121,15 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
+    if seed < 0:
+        raise UserError(f"--seed is {seed}: give 0 or more.")
     method, variant = recipe.split_method(spec)
     merged = recipe.defaults(method, variant, data, profile, mode)
     parser = option_parser(method, data)
     _set_defaults(parser, method, merged)
     given = _parse(parser, options)
+    if given.budget < 1:
+        raise UserError(f"--budget is {given.budget}: give at least 1 training image.")
     trainer_defaults = {
         name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()
     }

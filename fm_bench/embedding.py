@@ -16,7 +16,7 @@ from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.methods import Context, Method
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
-from fm_bench.training import Progress
+from fm_bench.training import Progress, interruptible
 
 
 class StoreWriting(Callback):
@@ -114,9 +114,8 @@ def embed_to_store(
             logger=False, enable_checkpointing=False, callbacks=callbacks, use_distributed_sampler=False, **given
         )
         datamodule.predict_with(loader)
-        runner.predict(method, datamodule=datamodule, return_predictions=False)
-        if runner.interrupted:
-            raise KeyboardInterrupt
+        with interruptible(runner):
+            runner.predict(method, datamodule=datamodule, return_predictions=False)
     return store.open(key)
 
 

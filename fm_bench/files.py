@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
@@ -56,6 +58,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def write_torch(path: Path, value: Any) -> None:
+    """``torch.save``, whole or not at all. Raises UserError as ``replacing`` does."""
+    buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError of its own; writing bytes does not
+    torch.save(value, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
 def digest(*parts: Any) -> str:
     """SHA-256, in hexadecimal, of the canonical form of ``parts``.
 
@@ -71,12 +81,6 @@ def digest(*parts: Any) -> str:
             hasher.update(json.dumps(part, sort_keys=True, separators=(",", ":"), default=str).encode())
         hasher.update(b"\0")
     return hasher.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_dir() -> Path:

@@ -16,7 +16,7 @@ from fm_bench.errors import UserError, unknown
 
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
-    "methods": {"description", "method", "stages", "variants", "modes", "paper", "data", "loader"},
+    "methods": {"description", "method", "stages", "variants", "modes", "data", "loader"},
     "data": {"description", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }
@@ -62,6 +62,11 @@ class StageBudget:
     share: float = 1.0
     epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UserError(f"a stage's share of the training images is {self.share}: give a number from 0 to 1.")
+        _positive("a stage's epochs", self.epochs)
+
 
 @dataclass(frozen=True)
 class LoaderConfig:
@@ -81,6 +86,12 @@ class LoaderConfig:
     num_workers: int = 0
     val_requests: int = 500
 
+    def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "eval_batch_size", "val_requests"):
+            _positive(f"--loader.{name}", getattr(self, name))
+        if self.num_workers < 0:
+            raise UserError(f"--loader.num_workers is {self.num_workers}: give 0 or more.")
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -95,6 +106,20 @@ class EvaluationConfig:
     gallery: int | None = None
     requests: int = 1500
     protocols: list[str] = field(default_factory=lambda: ["manipulate-1", "manipulate-2", "search"])
+
+    def __post_init__(self) -> None:
+        for name in ("gallery", "requests"):
+            _positive(f"--evaluation.{name}", getattr(self, name))
+        for name in self.protocols:
+            load("protocols", name)
+        if not self.protocols:
+            raise UserError("--evaluation.protocols is empty: name at least one, see `fm-bench list protocols`.")
+
+
+def _positive(what: str, number: int | None) -> None:
+    """Raises UserError unless ``number`` is 1 or more, or not given."""
+    if number is not None and number < 1:
+        raise UserError(f"{what} is {number}: give 1 or more.")
 
 
 def split_method(spec: str) -> tuple[str, str]:

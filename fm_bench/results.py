@@ -20,7 +20,7 @@ from fm_bench.environment import code_version, hardware, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
 from fm_bench.evaluation.protocol import Protocol
-from fm_bench.files import replacing
+from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.training import StageResult
@@ -123,8 +123,7 @@ def save_requests(
 def save_model(method: Method, path: Path) -> None:
     """Writes weights and hyper-parameters as a file that loads with ``weights_only=True``."""
     content = {"class": type(method).__name__, "hyper": dict(method.hparams), "state_dict": method.state_dict()}
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    write_torch(path, content)
 
 
 def load_model(path: Path, name: str) -> Method:

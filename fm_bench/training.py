@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: MIT
 """One stage, one ``Trainer.fit``: resumed where it stopped, skipped where it is done, shared where it is the same."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from fm_bench.config import SHOWN_ONLY
 from fm_bench.data.batches import TripletBatch
 from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.environment import is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
-from fm_bench.files import cache_dir, digest, replacing, write_json
+from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.methods import Method, Stage
 from fm_bench.recipe import StageBudget
 
@@ -82,8 +86,10 @@ class StageRunner:
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
         cached = cache_dir() / "stages" / fingerprint[:32]
-        if stage.shared and not (folder / DONE).exists() and (cached / DONE).exists():
+        if stage.shared and is_rank_zero() and not (folder / DONE).exists() and (cached / DONE).exists():
             _copy_result(cached, folder, reused=True)
+        if torch.distributed.is_initialized():  # all processes see the same folder before they choose what to do
+            torch.distributed.barrier()
         if (folder / DONE).exists():
             result = StageResult(**json.loads((folder / DONE).read_text()))
             if result.fingerprint != fingerprint:
@@ -97,7 +103,7 @@ class StageRunner:
             )
             return result
         result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
-        if stage.shared and _rank_zero():
+        if stage.shared and is_rank_zero():
             _copy_result(folder, cached)
         return result
 
@@ -127,23 +133,22 @@ class StageRunner:
     ) -> StageResult:
         epochs, images = plan
         timer = Timer(interval="epoch")
-        trainer = L.Trainer(**self._trainer_arguments(stage, folder, epochs, timer))
+        try:
+            trainer = L.Trainer(**self._trainer_arguments(stage, folder, epochs, timer))
+        except MisconfigurationException as error:
+            raise UserError(f"Lightning refuses these --trainer settings: {' '.join(str(error).split())}") from error
         resume = folder / LAST if (folder / LAST).exists() else None
         self.say(f"stage {stage.name}: {trainer.max_epochs} x {images:,} images" + (", resumed" if resume else ""))
-        try:
+        with interruptible(trainer):
             trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-        finally:
-            for logger in trainer.loggers:
-                logger.finalize("success" if trainer.state.finished else "failed")
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         best = _load_best(method, folder) if stage.monitor else None
+        trainer.strategy.barrier("best weights loaded")  # the first process removes the file below
         result = StageResult(
             fingerprint, timer.time_elapsed("train"), trainer.current_epoch, trainer.current_epoch * images, best
         )
         if trainer.is_global_zero:
-            with replacing(folder / FINAL) as temporary:
-                torch.save({name: value.detach().cpu() for name, value in method.stage_state(stage).items()}, temporary)
+            state = {name: value.detach().cpu() for name, value in method.stage_state(stage).items()}
+            write_torch(folder / FINAL, state)
             write_json(folder / DONE, asdict(result))
             for name in (LAST, BEST):
                 (folder / name).unlink(missing_ok=True)
@@ -177,11 +182,11 @@ class StageRunner:
             callbacks.append(Progress(leave=False))
         if stage.monitor:
             callbacks.append(RetrievalValidation())
-            callbacks.append(_checkpoint(folder, BEST, stage.monitor))
-        callbacks.append(
-            _checkpoint(folder, LAST, None)
-        )  # after the best, so that a kill between the two repeats the epoch
+        if given.get("enable_checkpointing", True):  # the newest last: a kill between the two repeats the epoch
+            callbacks += [_checkpoint(folder, BEST, stage.monitor)] if stage.monitor else []
+            callbacks.append(_checkpoint(folder, LAST, None))
         callbacks += given.pop("callbacks", [])
+        given["plugins"] = [WholeCheckpoints(), *given.get("plugins", [])]
         own = {
             "max_epochs": epochs,
             "logger": self._logger(stage),
@@ -195,13 +200,45 @@ class StageRunner:
         return own | given | {"callbacks": callbacks}
 
     def _logger(self, stage: Stage) -> Logger | bool:
-        if self.logger == "csv":
-            return CSVLogger(self.out / "logs", name=None, version=stage.name)
-        if self.logger == "tensorboard":
-            return TensorBoardLogger(self.out / "logs", name=None, version=stage.name)
-        if self.logger == "wandb":
-            return WandbLogger(project="fm-bench", name=f"{self.out.name}-{stage.name}", save_dir=self.out)
+        logs, name = self.out / "logs", stage.name
+        attempt = 1
+        while (logs / name).exists():  # an earlier attempt was interrupted: its curves stay
+            attempt += 1
+            name = f"{stage.name}-{attempt}"
+        try:
+            if self.logger == "csv":
+                return CSVLogger(logs, name=None, version=name)
+            if self.logger == "tensorboard":
+                return TensorBoardLogger(logs, name=None, version=name)
+            if self.logger == "wandb":
+                return WandbLogger(project="fm-bench", name=f"{self.out.name}-{name}", save_dir=self.out)
+        except Exception as error:  # not installed, not logged in: each service fails in its own way
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(
+                f"the logger {self.logger!r} could not be started ({reason}): choose another one."
+            ) from error
         return False
+
+
+@contextlib.contextmanager
+def interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Lets Ctrl-C through as KeyboardInterrupt, which Lightning turns into an exit of its own."""
+    try:
+        yield
+    except SystemExit as error:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, on every file system and at every moment of a kill."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes beside ``path`` and renames. Raises UserError if the file system refuses."""
+        write_torch(Path(path), checkpoint)
 
 
 class Progress(RichProgressBar):
@@ -269,7 +306,3 @@ def _copy_result(source: Path, target: Path, *, reused: bool = False) -> None:
 def _whole(number: float, batch: int) -> int:
     """The nearest count that fills whole batches, so that what is budgeted is what is seen."""
     return max(1, round(number / batch)) * batch
-
-
-def _rank_zero() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

@@ -15,6 +15,7 @@ import torch
 
 from fm_bench import recipe
 from fm_bench.cli import main
+from fm_bench.config import configure
 from fm_bench.leaderboard.record import load
 from fm_bench.results import load_model
 
@@ -152,34 +153,96 @@ def test_another_run_never_overwrites_this_one(amnet, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(tmp_path, monkeypatch):
-    """SIGKILL after ever longer times, then to the end; a second cache keeps the runs from sharing a stage."""
-    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory):
+    """An uninterrupted run to compare with, and what starts one like it; no stage is shared between the two."""
+    place = tmp_path_factory.mktemp("kill")
     options = ["amnet", "--stages.manipulation.epochs", "3", "--budget", "1500", "--logger", "none"]
     options += ["--method.images_per_value", "4"]  # the prototypes must come from these images after a resume, too
-    environment = os.environ | {"FM_BENCH_CACHE": str(tmp_path / "cache-a")}
-    subprocess.run(command(*options, out=whole), env=environment, check=True, capture_output=True)
-    environment["FM_BENCH_CACHE"] = str(tmp_path / "cache-b")
-    marks = [
+
+    def start(out: Path, **more) -> subprocess.Popen:
+        environment = os.environ | {"FM_BENCH_CACHE": str(out.parent / f"cache-{out.name}")}
+        return subprocess.Popen(command(*options, out=out), env=environment, text=True, **more)
+
+    assert start(place / "whole").wait() == 0
+    return place, start
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(killable):
+    """SIGKILL at every milestone and at arbitrary moments between, then to the end."""
+    place, start = killable
+    pieces = place / "pieces"
+    moments = [
+        "config.json",
         "stages/attributes/last.ckpt",
         "stages/attributes/done.json",
         "stages/manipulation/last.ckpt",
-        "embeddings/gallery.json",
     ]
-    kills = 0
-    for mark in marks:
-        process = subprocess.Popen(
-            command(*options, out=pieces), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not (pieces / mark).exists():
-            time.sleep(0.02)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills >= 2  # the marks were there to be seen
-    subprocess.run(command(*options, out=pieces), env=environment, check=True, capture_output=True)
-    assert numbers(pieces) == numbers(whole)
-    arrays = [dict(np.load(folder / "requests.npz")) for folder in (whole, pieces)]
+    moments += ["embeddings/gallery.json", "embeddings/manipulate-1.json", "found.npz"]
+    random, kills = np.random.default_rng(0), 0
+    for moment in moments:
+        process = start(pieces, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (pieces / moment).exists():
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.3))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 4
+    assert start(pieces, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait() == 0
+    assert numbers(pieces) == numbers(place / "whole")
+    arrays = [dict(np.load(folder / "requests.npz")) for folder in (place / "whole", pieces)]
     assert all(np.array_equal(arrays[0][name], arrays[1][name], equal_nan=True) for name in arrays[0])
+
+
+@pytest.mark.slow
+def test_interrupted_by_the_user_it_says_how_to_go_on(killable):
+    place, start = killable
+    process = start(place / "interrupted", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while process.poll() is None and not (place / "interrupted" / "stages/attributes/last.ckpt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in error
+    assert "Traceback" not in error
+
+
+def test_a_kill_before_anything_was_written_leaves_the_folder_usable(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".config-abc.json").write_text("{")  # what a kill inside the first write leaves
+    assert bench("random", out=out) == 0
+
+
+def test_data_that_changed_are_not_judged_by_old_embeddings(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench("random", out=out) == 0
+    before = load(out / "record.json").metrics["search"]["accuracy@20"]
+    assert main(["evaluate", str(out), "--protocol", "search"]) == 0
+    after = json.loads((out / "evaluations" / "search.json").read_text())["metrics"]["accuracy@20"]
+    assert after == before
+    config = json.loads((out / "config.json").read_text())
+    config["config"]["reader"]["seed"] = 7
+    (out / "config.json").write_text(json.dumps(config))
+    assert main(["evaluate", str(out), "--protocol", "search"]) == 2
+    assert "have changed" in capsys.readouterr().err
+
+
+def test_results_can_be_looked_at(tmp_path):
+    assert bench("oracle", out=tmp_path / "run") == 0
+    assert main(["explain", str(tmp_path / "run"), "--requests", "2", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, capsys):
+    assert bench("identity", "--method.attributes_lr", "1e30", "--budget", "3000", out=tmp_path / "run") == 2
+    assert "lower the learning rate" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_variants_follow_paper_mode():
+    plain = configure("amnet", "garments", "paper", "paper", 0).hyper
+    for variant, change in (("no-memory", {"memory": False}), ("no-ranking", {"classification_weight": 1.0})):
+        assert configure(f"amnet/{variant}", "garments", "paper", "paper", 0).hyper == plain | change

@@ -4,6 +4,7 @@
 import json
 import re
 
+import fakes
 import numpy as np
 import pytest
 
@@ -123,3 +124,69 @@ def test_a_recipe_with_a_meaningless_key_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "benchmarks_dir", lambda: tmp_path)
     with pytest.raises(UserError, match="descripton"):
         recipe.load("methods", "mine")
+
+
+def _photos(root, *options: object) -> list[object]:
+    """A run of the oracle on a small fake of the real photos."""
+    sizes = ["--evaluation.gallery", "100", "--evaluation.requests", "40", "--data.min_count", "2"]
+    return ["bench", "oracle", "--data", "fashion-product", "--data.root", root, "--profile", "smoke", *sizes, *options]
+
+
+def test_broken_pictures_are_counted_and_named_or_left_out(tmp_path, capsys):
+    root = fakes.fashion_product(tmp_path / "photos", items=400)
+    photo = root / "images" / "1003.jpg"
+    photo.write_bytes(photo.read_bytes()[:300])
+    (root / "images" / "1004.jpg").write_bytes(fakes.HTML_PAGE)
+    (root / "images" / "1005.jpg").write_bytes(fakes.LFS_POINTER)
+    sentence = refused(capsys, *_photos(root, "--out", tmp_path / "run"))
+    for said in ("could not be read", "--data.on_error skip"):
+        assert said in sentence
+    assert main([str(a) for a in _photos(root, "--out", tmp_path / "skipping", "--data.on_error", "skip")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(fakes.HTML_PAGE, "HTML"), (fakes.LFS_POINTER, "Git LFS pointer"), (b"", "styles.csv")]
+)
+def test_a_table_that_is_none_is_named(content, says, tmp_path, capsys):
+    root = fakes.fashion_product(tmp_path / "photos", items=20)
+    (root / "styles.csv").write_bytes(content)
+    assert says in refused(capsys, *_photos(root, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--data.image", "pth"], "did you mean path"),
+        (["--data.image", "path", "--data.attributes", "colour,sleev"], "sleev"),
+        (["--data.image", "path", "--data.split", "subset", "--data.test_share", "2"], "test_share"),
+        (["--data.image", "path", "--data.table", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_mistakes_in_a_table_of_ones_own(options, says, tmp_path, capsys):
+    table = fakes.catalogue(tmp_path)
+    data = ["--data", "table", "--data.root", tmp_path, "--data.table", table.name]
+    assert says in refused(capsys, "bench", "oracle", *data, *options, "--profile", "smoke", "--out", tmp_path / "run")
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path, capsys):
+    gallery, queries = np.ones((8, 4), np.float32), np.ones((3, 4), np.float32)
+    gallery[5, 1] = np.nan
+    np.savez(tmp_path / "g.npz", embeddings=gallery, labels=np.zeros((8, 2), int))
+    np.savez(tmp_path / "q.npz", embeddings=queries, targets=np.zeros((3, 2), int))
+    files = ["--gallery", tmp_path / "g.npz", "--queries", tmp_path / "q.npz", "--out", tmp_path / "report.json"]
+    assert "NaN" in refused(capsys, "score", *files, "--k", 1)
+    np.savez(tmp_path / "g.npz", embeddings=gallery[:, :3], labels=np.zeros((8, 2), int))
+    assert re.search(r"\b3\b.*\b4\b|\b4\b.*\b3\b", refused(capsys, "score", *files, "--k", 1))
+
+
+def test_data_commands(tmp_path, capsys):
+    root = fakes.fashion_product(tmp_path / "photos", items=60)
+    given = ["fashion-product", "--data.root", str(root), "--data.min_count", "2"]
+    assert main(["data", "info", *given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] > 50
+    assert main(["data", "validate", *given]) == 0
+    assert main(["data", "preview", *given, "--out", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").exists()
+    (root / "images" / "1003.jpg").write_bytes(b"")
+    assert main(["data", "validate", *given]) == 1

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from fm_bench.attributes import MISSING
 from fm_bench.data.batches import LabelledBatch
 from fm_bench.data.samplers import per_value_rows
 from fm_bench.methods.base import Method, Stage
@@ -102,10 +101,3 @@ class AttributeNetwork(Method):
 def predict_labels(logits: Sequence[Tensor]) -> Tensor:
     """Most likely value of every attribute, ``(B, A)``."""
     return torch.stack([block.argmax(-1) for block in logits], dim=-1)
-
-
-def attribute_accuracy(logits: Sequence[Tensor], labels: Tensor) -> list[tuple[int, int]]:
-    """Per attribute, how many labelled images were classified right and how many there were."""
-    predicted, known = predict_labels(logits), labels != MISSING
-    right = (predicted == labels) & known
-    return list(zip(right.sum(0).tolist(), known.sum(0).tolist(), strict=True))

@@ -29,7 +29,7 @@ class Stage:
     """One ``Trainer.fit`` with its own optimiser, sampler, checkpoint and done-marker.
 
     Args:
-        name: calls ``<name>_step(batch)``, and ``on_<name>_start(datamodule)`` where the method has one.
+        name: calls ``<name>_step(batch)``, and ``on_<name>_start(batches)`` where the method has one.
         batches: what ``<name>_step`` receives.
         monitor: validation metric by which the stage's checkpoint is chosen; None keeps the last epoch.
         shared: runs of several methods whose ``stage_config`` is equal train this stage once and share the result.
@@ -55,7 +55,6 @@ class Method(L.LightningModule, ABC):
     stages: ClassVar[tuple[Stage, ...]] = ()
     version: ClassVar[int] = 1  # raised with every change that moves a number of this method
     needs_labels: bool = False
-    bound: ClassVar[str | None] = None  # "floor" or "ceiling" for rows that frame the others
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 """Rows that frame the table: chance, a method that does not listen, and one that knows everything."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,7 @@ from fm_bench.methods.base import Context, Method
 
 
 class Random(Method):
-    """A random vector for every picture and request: what chance scores."""
-
-    bound: ClassVar[str | None] = "floor"
+    """Floor: a random vector for every picture and request, which is what chance scores."""
 
     def __init__(self, attributes: Mapping[str, Sequence[str]], dim: int = 64, seed: int = 0) -> None:
         super().__init__(attributes)
@@ -47,9 +44,7 @@ def _scramble(keys: Tensor) -> Tensor:
 
 
 class Identity(AttributeNetwork):
-    """Looks for what is similar to the picture and ignores the request, with the attribute-trained network."""
-
-    bound: ClassVar[str | None] = "floor"
+    """Floor: looks for what is similar to the picture, with the attribute-trained network, and ignores the request."""
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The direction of the attribute network's feature."""
@@ -61,9 +56,7 @@ class Identity(AttributeNetwork):
 
 
 class Oracle(Method):
-    """The true labels as the embedding: what a perfect recogniser that follows every request scores."""
-
-    bound: ClassVar[str | None] = "ceiling"
+    """Ceiling: the true labels as the embedding, like a perfect recogniser that follows every request."""
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         super().__init__(attributes)
