@@ -157,7 +157,7 @@ def test_a_table_that_is_none_is_named(content, says, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--data.image", "pth"], "did you mean path"),
+        (["--data.image", "pth"], "has no column 'pth'"),
         (["--data.image", "path", "--data.attributes", "colour,sleev"], "sleev"),
         (["--data.image", "path", "--data.split", "subset", "--data.test_share", "2"], "test_share"),
         (["--data.image", "path", "--data.table", "absent.csv"], "absent.csv"),
