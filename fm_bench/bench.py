@@ -65,6 +65,7 @@ def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
         on_error=reader.on_error,
         gallery=config.evaluation.gallery,
         val_requests=config.loader.val_requests,
+        changes=config.loader.changes,
     )
 
 

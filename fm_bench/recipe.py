@@ -78,6 +78,7 @@ class LoaderConfig:
         eval_batch_size: pictures per step when embedding.
         num_workers: loader processes; 0 loads in the training process, which is best on few cores.
         val_requests: validation requests, cut from the training split.
+        changes: how many attributes a training triplet or a validation request changes; as many as are asked in the end.
     """
 
     image_size: int = 64
@@ -85,10 +86,13 @@ class LoaderConfig:
     eval_batch_size: int = 256
     num_workers: int = 0
     val_requests: int = 500
+    changes: list[int] = field(default_factory=lambda: [1, 2])
 
     def __post_init__(self) -> None:
         for name in ("image_size", "batch_size", "eval_batch_size", "val_requests"):
             _positive(f"--loader.{name}", getattr(self, name))
+        if not self.changes or not {1, 2}.issuperset(self.changes):
+            raise UserError(f"--loader.changes is {self.changes}: give [1], [2] or [1, 2].")
         if self.num_workers < 0:
             raise UserError(f"--loader.num_workers is {self.num_workers}: give 0 or more.")
 
