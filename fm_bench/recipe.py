@@ -78,7 +78,7 @@ class LoaderConfig:
         eval_batch_size: pictures per step when embedding.
         num_workers: loader processes; 0 loads in the training process, which is best on few cores.
         val_requests: validation requests, cut from the training split.
-        changes: how many attributes a training triplet or a validation request changes; as many as are asked in the end.
+        changes: how many attributes a training triplet or a validation request changes; as many as protocols ask for.
     """
 
     image_size: int = 64

@@ -20,6 +20,9 @@ from fm_bench.leaderboard.rows import HEADLINE, Cell, Key, Row, Table, hardware,
 if TYPE_CHECKING:  # only its fields are read
     from fm_bench.evaluation.evaluator import Report
 
+WIDE = 96
+"""Columns of a console that shows everything."""
+
 METRICS = ("accuracy@1", "accuracy@10", HEADLINE, "ndcg@20", "mrr@1000")
 MISSING = "\N{EN DASH}"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -83,7 +86,7 @@ def print_table(records: Iterable[Record] | Record, console: Console, new: Colle
         new: fingerprints of the runs whose rows are highlighted.
     """
     for table in tables([records] if isinstance(records, Record) else records):
-        console.print(_rich(table, new))
+        console.print(_rich(table, new, console.width))
 
 
 def print_report(report: "Report", protocol: str, console: Console) -> None:
@@ -100,7 +103,10 @@ def print_report(report: "Report", protocol: str, console: Console) -> None:
     console.print(result)
 
 
-def _rich(table: Table, new: Collection[str]) -> RichTable:
+def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
+    """The table for a console of ``width`` columns; a narrow one shows less rather than breaking names."""
+    wide = width >= WIDE
+    metrics = METRICS if wide else [metric for metric in METRICS if metric != "accuracy@10"]
     result = RichTable(
         title=Text(title(table.key)),
         caption=Text(f"{about(table)}; mean over seeds with 95 % interval over requests"),
@@ -109,19 +115,19 @@ def _rich(table: Table, new: Collection[str]) -> RichTable:
         caption_justify="left",
         pad_edge=False,
     )
-    result.add_column("method", overflow="fold", max_width=26)
-    result.add_column("seeds", justify="right")
-    for metric in METRICS:
+    result.add_column("method", no_wrap=True)
+    if wide:
+        result.add_column("seeds", justify="right")
+    for metric in metrics:
         result.add_column(Text(metric), justify="right", no_wrap=True)
     for row in table.rows:
         style = "bold green" if any(run.fingerprint in new for run in row.records) else ""
         style = style or ("dim" if row.role != "method" else "")
-        result.add_row(
-            Text(_mark(row)), str(len(row.records)), *(_text(row, metric) for metric in METRICS), style=style
-        )
+        seeds = [str(len(row.records))] if wide else []
+        result.add_row(Text(_mark(row)), *seeds, *(_text(row, metric) for metric in metrics), style=style)
     if table.chance:
-        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in METRICS)
-        result.add_row("chance", "", *values, style="dim")
+        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in metrics)
+        result.add_row("chance", *([""] if wide else []), *values, style="dim")
     return result
 
 
