@@ -10,7 +10,7 @@ ARGS    ?=
 FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint format leaderboard speed clean
+.PHONY: help setup bench test lint format leaderboard check speed clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ format: setup ## let ruff rewrite the sources
 
 leaderboard: setup ## rebuild leaderboards/index.html and the README's table from leaderboards/records
 	@$(BIN)/fm-bench leaderboard build --readme README.md
+
+check: setup ## fail if the published page or table is not what the records say
+	@$(BIN)/fm-bench leaderboard check --readme README.md
 
 speed: setup ## benchmarks of our own hot paths, as ratios
 	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -176,7 +176,7 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path, capsys):
     np.savez(tmp_path / "q.npz", embeddings=queries, targets=np.zeros((3, 2), int))
     files = ["--gallery", tmp_path / "g.npz", "--queries", tmp_path / "q.npz", "--out", tmp_path / "report.json"]
     assert "NaN" in refused(capsys, "score", *files, "--k", 1)
-    np.savez(tmp_path / "g.npz", embeddings=gallery[:, :3], labels=np.zeros((8, 2), int))
+    np.savez(tmp_path / "g.npz", embeddings=np.ones((8, 3), np.float32), labels=np.zeros((8, 2), int))
     assert re.search(r"\b3\b.*\b4\b|\b4\b.*\b3\b", refused(capsys, "score", *files, "--k", 1))
 
 
