@@ -57,5 +57,5 @@ def test_the_bench_runs_on_two_processes(tmp_path):
         [*command, *ddp, "--out", tmp_path / "run"], env=environment, check=True, capture_output=True, timeout=300
     )
     record = load(tmp_path / "run" / "record.json")
-    assert record.config["trainer"] == {"devices": 2, "accelerator": "cpu", "strategy": "ddp"}
+    assert record.config["trainer"] == {"devices": "2", "accelerator": "cpu", "strategy": "ddp"}
     assert main(["evaluate", str(tmp_path / "run"), "--protocol", "search"]) == 0

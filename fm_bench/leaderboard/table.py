@@ -115,7 +115,7 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
         caption_justify="left",
         pad_edge=False,
     )
-    result.add_column("method", no_wrap=True)
+    result.add_column("method", overflow="fold", min_width=16, max_width=26)
     if wide:
         result.add_column("seeds", justify="right")
     for metric in metrics:
