@@ -232,6 +232,7 @@ class View:
     chance: tuple[str, ...]
     chance_headline: float | None
     notes: tuple[tuple[int, str], ...]
+    common: str
     picture: Markup | None
     legend: tuple[tuple[str, Style], ...]
     attributes: tuple[str, ...]
@@ -277,14 +278,17 @@ def _view(table: Table, name: str) -> View:
         (*GROUPS[group], len(list(members)))
         for group, members in itertools.groupby(columns, lambda column: column.group)
     )
-    notes = {text: n for n, text in enumerate(dict.fromkeys(note for row in table.rows for note in row.notes), start=1)}
+    every = list(dict.fromkeys(note for row in table.rows for note in row.notes))
+    # what holds for every row is said once beneath the table, without a number on each
+    common = [note for note in every if len(table.rows) > 1 and all(note in row.notes for row in table.rows)]
+    notes = {text: n for n, text in enumerate((note for note in every if note not in common), start=1)}
     attributes = tuple(table.attributes)
     lines = tuple(
         Line(
             row,
             tuple(column.cell(row) for column in columns),
             row.cell(HEADLINE),
-            tuple(notes[note] for note in row.notes),
+            tuple(notes[note] for note in row.notes if note in notes),
             tuple(row.attribute_cell(attribute) for attribute in attributes),
             tuple((run, hardware(run)) for run in row.records),
         )
@@ -305,6 +309,7 @@ def _view(table: Table, name: str) -> View:
         chance=tuple(_chance(table, column) for column in columns),
         chance_headline=table.chance.get(HEADLINE),
         notes=tuple((number, text) for text, number in notes.items()),
+        common="; ".join(common),
         picture=drawing,
         legend=legend,
         attributes=attributes,
