@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.errors import UserError
 from fm_bench.files import Array, digest, replacing
+
+if TYPE_CHECKING:
+    from fm_bench.data.regions import Regions
 
 
 class Split(IntEnum):
@@ -180,6 +183,7 @@ class Dataset(NamedTuple):
     catalog: Catalog
     source: ImageSource
     notes: tuple[str, ...] = ()
+    regions: "Regions | None" = None  # labels of parts of the garments, where they are known
 
 
 def check_splits(catalog: Catalog, where: str, splits: Iterable[Split] = Split) -> None:

@@ -78,24 +78,31 @@ def groups(vectors: Vectors, free: Sequence[int]) -> Groups:
     return Groups(order, start, size)
 
 
-def neighbours(queries: Vectors, gallery: Vectors, n: int) -> Iterator[tuple[Positions, Positions]]:
+def neighbours(
+    queries: Vectors, gallery: Vectors, n: int, free: Sequence[int] | None = None
+) -> Iterator[tuple[Positions, Positions]]:
     """All pairs of a query vector and a gallery vector that differ in exactly ``n`` attributes.
 
     Args:
         queries: ``(Q, A)`` complete label vectors; they may repeat.
         gallery: ``(U, A)`` complete label vectors; one that repeats is paired as often.
         n: number of attributes in which the vectors of a pair differ.
+        free: the attributes in which they may differ; None for all.
 
     Yields:
         Pairs in blocks: positions in ``queries`` and positions in ``gallery``, both ``(P,)``. All pairs of one query
         are in one block.
     """
     attributes = queries.shape[1]
-    if n > attributes or not len(queries) or not len(gallery):
+    free = range(attributes) if free is None else free
+    if n > len(free) or not len(queries) or not len(gallery):
         return
-    wildcards = list(itertools.combinations(range(attributes), n))
+    wildcards = list(itertools.combinations(free, n))
     if len(queries) * attributes <= JOIN_COST * len(wildcards):
-        yield from _scan(queries, gallery, n)
+        fixed = np.setdiff1d(np.arange(attributes), free)
+        for query, other in _scan(queries, gallery, n):
+            same = (queries[query[:, None], fixed] == gallery[other[:, None], fixed]).all(axis=1)
+            yield query[same], other[same]
         return
     # The joint code of queries and gallery is what can be compared; the gallery's half is sorted once per wildcard set.
     tables = [_Table(queries, gallery, free) for free in wildcards]

@@ -138,6 +138,7 @@ def mine(
     limit: int | None,
     cap: int | None = 4,
     seed: int,
+    attributes: Sequence[int] | None = None,
 ) -> Requests:
     """Draws feasible requests that change ``changes`` attributes.
 
@@ -155,6 +156,7 @@ def mine(
         limit: at most this many requests; None for all.
         cap: at most this many requests of one picture; None for all.
         seed: of the draw.
+        attributes: positions of the attributes that may be changed; None for all.
 
     Raises:
         UserError: if no request is feasible.
@@ -165,7 +167,7 @@ def mine(
     pool = np.unique(queries)
     pool = pool[(catalog.labels[pool] != MISSING).sum(axis=1) >= MIN_LABELLED]
     pool = np.random.default_rng([seed, changes]).permutation(pool)
-    miner = _Miner(catalog, np.unique(gallery), changes, cap, seed)
+    miner = _Miner(catalog, np.unique(gallery), changes, cap, seed, attributes)
     found: list[_Drawn] = []
     asked, begin, step = 0, 0, len(pool) if limit is None else max(FIRST_CHUNK, limit)
     while begin < len(pool) and (limit is None or asked < limit):
@@ -205,8 +207,17 @@ class _Drawn(NamedTuple):
 class _Miner:
     """Feasible requests against one gallery."""
 
-    def __init__(self, catalog: Catalog, gallery: NDArray[np.int64], changes: int, cap: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        gallery: NDArray[np.int64],
+        changes: int,
+        cap: int | None,
+        seed: int,
+        attributes: Sequence[int] | None,
+    ) -> None:
         self.catalog, self.changes, self.cap, self.seed = catalog, changes, cap, seed
+        self.attributes = range(catalog.schema.num_attributes) if attributes is None else attributes
         self.inside = np.zeros(len(catalog), dtype=np.bool_)
         self.inside[gallery] = True
         labels, _, self.counts = unique_vectors(catalog.labels[gallery])
@@ -233,7 +244,8 @@ class _Miner:
         """Requests of pictures that all have exactly the attributes ``kept`` labelled."""
         gallery, counts = self._project(kept, distinct=len(pictures) >= PROJECT_FROM)
         vectors = labels[:, kept]
-        for member, other in neighbours(vectors, gallery, self.changes):
+        free = np.flatnonzero(np.isin(kept, self.attributes)).tolist()
+        for member, other in neighbours(vectors, gallery, self.changes, free):
             if self.changes == 0:  # the picture itself matches its own labels but is no answer
                 matches = np.bincount(member, weights=counts[other], minlength=len(pictures))
                 feasible = (matches > self.inside[pictures])[member]

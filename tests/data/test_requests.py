@@ -52,9 +52,12 @@ def as_set(mined: Requests) -> set[tuple[Any, ...]]:
     return set(rows)
 
 
-def mine_all(catalog: Catalog, queries: Any, gallery: Any, changes: int) -> set[tuple[Any, ...]]:
+def mine_all(
+    catalog: Catalog, queries: Any, gallery: Any, changes: int, attributes: Any = None
+) -> set[tuple[Any, ...]]:
     try:
-        return as_set(mine(catalog, queries, gallery, changes=changes, limit=None, cap=None, seed=0))
+        mined = mine(catalog, queries, gallery, changes=changes, limit=None, cap=None, seed=0, attributes=attributes)
+        return as_set(mined)
     except UserError:
         return set()
 
@@ -78,6 +81,16 @@ def test_exactly_the_feasible_requests_are_found(join_cost: int, project_from: i
         patch.setattr(neighbours, "JOIN_COST", join_cost)
         patch.setattr(requests, "PROJECT_FROM", project_from)
         assert mine_all(*situation) == brute_force(*situation)
+
+
+@pytest.mark.parametrize("join_cost", [0, neighbours.JOIN_COST])
+@settings(max_examples=100, deadline=None)
+@given(situation=situations(), allowed=st.sets(st.integers(0, len(SIZES) - 1)))
+def test_only_the_given_attributes_are_changed(join_cost: int, situation: Any, allowed: set[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "JOIN_COST", join_cost)
+        wanted = {request for request in brute_force(*situation) if set(request[1]) <= allowed}
+        assert mine_all(*situation, attributes=sorted(allowed)) == wanted
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])

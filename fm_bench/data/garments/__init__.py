@@ -8,7 +8,8 @@ import numpy as np
 from fm_bench.catalog import Catalog, Dataset
 from fm_bench.data.garments.sampling import disturb
 from fm_bench.data.garments.source import GarmentSource
-from fm_bench.data.garments.vocabulary import SCHEMA
+from fm_bench.data.garments.vocabulary import COLOUR, SCHEMA
+from fm_bench.data.regions import Regions
 from fm_bench.data.streams import keys
 from fm_bench.errors import UserError
 
@@ -67,4 +68,5 @@ class GarmentsReader:
             )
         item = source.item + source.split.astype(np.int64) * _ITEMS_PER_SPLIT
         catalog = Catalog(SCHEMA, source.names(), labels, item, source.split, source.domain, source.boxes())
-        return Dataset(catalog, source)
+        regions = Regions(SCHEMA.names[COLOUR], ("sleeves", "collar"), source.region_colours())
+        return Dataset(catalog, source, regions=regions)

@@ -8,13 +8,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fm_bench.attributes import MISSING
 from fm_bench.catalog import Domain, Split, UnreadableImageError
 from fm_bench.data.garments import render, silhouette
 from fm_bench.data.garments.canvas import Part
 from fm_bench.data.garments.looks import ITEM, STREET, VIEW
 from fm_bench.data.garments.sampling import item_labels
 from fm_bench.data.garments.style import Style, style
-from fm_bench.data.garments.vocabulary import COLOUR, COLOURS, SCHEMA
+from fm_bench.data.garments.tones import part_colours
+from fm_bench.data.garments.vocabulary import COLLAR, COLOUR, COLOURS, SCHEMA, SLEEVE
 from fm_bench.data.streams import keys, uniforms
 from fm_bench.errors import UserError
 from fm_bench.files import digest
@@ -135,9 +137,31 @@ class GarmentSource:
 
     def part_colours(self, index: int | str) -> dict[str, str]:
         """Colour class of torso, sleeves and collar; the catalogue's attribute ``colour`` is the torso's."""
-        tones = render.colours(self._subject(self._row(index)))
-        colour = list(COLOURS)[int(self.true_labels[self._row(index), COLOUR])]
-        return {"torso": colour, "sleeves": tones.sleeves_name, "collar": tones.collar_name}
+        row, names = self._row(index), list(COLOURS)
+        sleeves, collar = self._part_colours(slice(row, row + 1))[0].tolist()
+        return {
+            "torso": names[int(self.true_labels[row, COLOUR])],
+            "sleeves": names[sleeves],
+            "collar": names[collar],
+        }
+
+    def region_colours(self) -> NDArray[np.int16]:
+        """Colour labels of sleeves and collar of every picture, ``(N, 2)``; −1 where the garment has no such part.
+
+        A sleeveless garment has no sleeves, even where it shows a raglan's yoke in their colour.
+        """
+        colours = [np.zeros((0, 2), np.int16)]
+        colours += [self._part_colours(slice(start, start + _CHUNK)) for start in range(0, len(self), _CHUNK)]
+        labels = self.true_labels
+        absent = [
+            labels[:, SLEEVE] == SCHEMA.value(SLEEVE, "sleeveless"),
+            labels[:, COLLAR] == SCHEMA.value(COLLAR, "none"),
+        ]
+        return np.where(np.stack(absent, axis=1), MISSING, np.concatenate(colours)).astype(np.int16)
+
+    def _part_colours(self, rows: slice) -> NDArray[np.int16]:
+        item = style(keys(self.seed, "item", self.split[rows], self.item[rows]), ITEM)
+        return np.stack(part_colours(self.true_labels[rows, COLOUR], item), axis=1)
 
     def boxes(self) -> NDArray[np.float32]:
         """True bounding boxes of all garments, ``(N, 4)``: left, top, right, bottom as shares of the picture."""

@@ -2,10 +2,11 @@
 """Which colours a garment shows: its own, the pattern's, the contrasting parts', buttons and seams."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fm_bench.data.garments.canvas import RGB
 from fm_bench.data.garments.vocabulary import COLOURS, PALETTE
@@ -45,8 +46,8 @@ def tones(colour: str, pattern: str, shape: str, item: Mapping[str, float]) -> T
     shade = np.array([item["red"], item["green"], item["blue"]])
     torso = _rgb((np.array(COLOURS[colour], dtype=float) + shade) * item["depth"])
     second, third = _pattern_colours(torso, pattern, item)
-    sleeves_name = _contrast(colour, item["sleeve colour"]) if item["contrast sleeves"] < SLEEVE_SHARE else colour
-    collar_name = _contrast(colour, item["collar colour"]) if item["contrast collar"] < COLLAR_SHARE else colour
+    names = list(COLOURS)
+    sleeves_name, collar_name = (names[int(code)] for code in part_colours(names.index(colour), item))
     same = lift(torso, 0.58, 62) if shape == "raglan" else torso
     sleeves = same if sleeves_name == colour else COLOURS[sleeves_name]
     collar = lift(torso, 0.84, 26) if collar_name == colour else COLOURS[collar_name]
@@ -66,6 +67,21 @@ def tones(colour: str, pattern: str, shape: str, item: Mapping[str, float]) -> T
         trim=lift(torso, 0.5, 62) if item["trim"] < 0.7 else contrast,
         sleeves_name=sleeves_name,
         collar_name=collar_name,
+    )
+
+
+def part_colours(colour: ArrayLike, item: Mapping[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Colour labels of sleeves and collar, whether the garment has such parts or not; of one garment or of many.
+
+    Args:
+        colour: ``(...)`` labels of the torso's colour.
+        item: the style's numbers, ``(...)`` each.
+    """
+    torso = np.asarray(colour, dtype=np.int16)
+    sleeves, collar = (_contrast(torso, item[f"{part} colour"]) for part in ("sleeve", "collar"))
+    return (
+        np.where(item["contrast sleeves"] < SLEEVE_SHARE, sleeves, torso).astype(np.int16),
+        np.where(item["contrast collar"] < COLLAR_SHARE, collar, torso).astype(np.int16),
     )
 
 
@@ -91,13 +107,19 @@ def _rgb(values: NDArray[np.float64]) -> RGB:
     return round(r), round(g), round(b)
 
 
-def _contrast(colour: str, u: float) -> str:
-    choices = [
-        name
-        for name in _CONTRASTS
-        if np.abs(PALETTE[list(COLOURS).index(name)] - np.array(COLOURS[colour])).sum() > 150
-    ]
-    return choices[int(u * len(choices))]
+def _contrast(colour: NDArray[np.int16], u: NDArray[np.float64]) -> NDArray[np.int16]:
+    table, count = _contrasts()
+    chosen: NDArray[np.int16] = table[colour, (u * count[colour]).astype(np.intp)]
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def _contrasts() -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """Which colours stand out from each colour, ``(colours, most)``, and how many these are."""
+    labels = np.array([list(COLOURS).index(name) for name in _CONTRASTS], dtype=np.int16)
+    far = np.abs(PALETTE[:, None] - PALETTE[labels]).sum(axis=2) > 150
+    first = np.argsort(~far, axis=1, kind="stable")  # those that stand out, in their order
+    return labels[first], far.sum(axis=1)
 
 
 def _pattern_colours(torso: RGB, pattern: str, item: Mapping[str, float]) -> tuple[RGB, RGB]:
