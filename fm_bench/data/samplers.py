@@ -80,15 +80,19 @@ class TripletSampler:
     should have been. The negative is any picture that is known to differ from the target in at least one labelled
     attribute (AMNet says "randomly sampled" and "dissimilar").
 
+    Where a request may change nothing (0 among ``changes``), the positive is another picture with exactly the
+    reference's vector, and the set of changed attributes, the empty one included, is drawn evenly among all possible
+    ones: over 0 and 1 this goes through "nothing" and every attribute alike (FashionSearchNet Eq. 8).
+
     Args:
         labels: ``(N, A)`` of the training split, −1 where missing.
-        changes: how many attributes a request may change.
+        changes: how many attributes a request may change: 0, 1 or 2.
         seed: of all epochs.
         triplets: per epoch; None for as many as there are pictures with a partner.
 
     Raises:
         UserError: if no picture has a partner.
-        ValueError: if ``changes`` holds anything but 1 and 2.
+        ValueError: if ``changes`` holds anything but 0, 1 and 2.
     """
 
     name = "triplets"
@@ -96,8 +100,8 @@ class TripletSampler:
     def __init__(
         self, labels: NDArray[np.int16], *, changes: Sequence[int] = (1,), seed: int, triplets: int | None = None
     ) -> None:
-        if not changes or not set(changes) <= {1, 2}:
-            raise ValueError(f"triplets change 1 or 2 attributes, not {tuple(changes)}")
+        if not changes or not set(changes) <= {0, 1, 2}:
+            raise ValueError(f"triplets change 0, 1 or 2 attributes, not {tuple(changes)}")
         self.labels, self.seed = labels, seed
         self.vectors, self.vector, self.carriers = unique_vectors(labels)
         self.by_vector = np.argsort(self.vector, kind="stable")
@@ -106,10 +110,13 @@ class TripletSampler:
             (m,): _Wildcard(self.vectors, (m,)) for m in range(labels.shape[1])
         }
         self.wildcards: list[list[_Wildcard]] = []
-        for n in sorted(set(changes)):
+        for n in sorted(set(changes) - {0}):
             sets = itertools.combinations(range(labels.shape[1]), n)
             self.wildcards.append([singles[free] if n == 1 else _Wildcard(self.vectors, free) for free in sets])
         self.partners = [_partners(len(self.vectors), wildcards, singles) for wildcards in self.wildcards]
+        self.keeps = 0 in changes
+        if self.keeps:  # the empty set comes first
+            self.partners.insert(0, ((self.carriers > 1) & _has_opposite(self.vectors))[:, None])
         self.usable = np.flatnonzero(np.any([p.any(axis=1) for p in self.partners], axis=0)[self.vector])
         if not len(self.usable):
             raise UserError(
@@ -128,16 +135,20 @@ class TripletSampler:
         rounds = -(-self.triplets // len(self.usable))
         reference = np.concatenate([rng.permutation(self.usable) for _ in range(rounds)])[: self.triplets]
         target = self._targets(self.vector[reference], rng)
-        carrier = self.first[target] + _below(self.carriers[target], rng)
-        positive = self.by_vector[carrier]
+        positive = self.by_vector[self.first[target] + _below(self.carriers[target], rng)]
+        pending = np.flatnonzero(positive == reference)  # nothing is changed: any other picture of the vector
+        while len(pending):
+            drawn = target[pending]
+            positive[pending] = self.by_vector[self.first[drawn] + _below(self.carriers[drawn], rng)]
+            pending = pending[positive[pending] == reference[pending]]
         return np.stack([reference, positive, self._negatives(reference, positive, rng)], axis=1)
 
     def _targets(self, vector: Positions, rng: np.random.Generator) -> Positions:
         """For each vector one that differs in a set of attributes drawn as the class describes."""
-        target = np.full_like(vector, -1)
-        has = np.stack([partners.any(axis=1) for partners in self.partners], axis=1)
-        size = _any_column(has[vector], rng)
-        for i, wildcards in enumerate(self.wildcards):
+        target = vector.copy()
+        has = np.stack([partners.sum(axis=1) for partners in self.partners], axis=1)
+        size = _any_column(has[vector] > 0, rng) if not self.keeps else _weighted_column(has[vector], rng)
+        for i, wildcards in enumerate(self.wildcards, start=int(self.keeps)):
             members = np.flatnonzero(size == i)
             if not len(members):
                 continue
@@ -161,6 +172,12 @@ class TripletSampler:
             differs = ((wanted != found) & (wanted != MISSING) & (found != MISSING)).any(axis=1)
             negative[pending[differs]] = drawn[differs]
             pending = pending[~differs]
+        unchanged = pending[self.vector[reference[pending]] == self.vector[positive[pending]]]
+        for vector in np.unique(self.vector[reference[unchanged]]):  # here the reference is no negative: look for all
+            rows = unchanged[self.vector[reference[unchanged]] == vector]
+            wanted = self.vectors[vector]
+            differs = ((self.labels != wanted) & (self.labels != MISSING) & (wanted != MISSING)).any(axis=1)
+            negative[rows] = rng.choice(np.flatnonzero(differs), size=len(rows))
         return negative
 
 
@@ -189,6 +206,13 @@ def _partners(count: int, wildcards: list[_Wildcard], singles: dict[tuple[int, .
         if len(wildcard.free) == 2:  # … and but those that differ in only one of the two
             partners = partners - sum(np.maximum(singles[m,].size - 1, 0) for m in wildcard.free)
         found[:, column] = partners > 0
+    return found
+
+
+def _has_opposite(vectors: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """``(U,)``: whether some vector is known to differ, i.e. an attribute is labelled that takes several values."""
+    varies = [len(np.unique(column[column != MISSING])) > 1 for column in vectors.T]
+    found: NDArray[np.bool_] = (vectors[:, varies] != MISSING).any(axis=1)
     return found
 
 
@@ -296,4 +320,11 @@ def _any_column(mask: NDArray[np.bool_], rng: np.random.Generator) -> Positions:
     """For each row of ``mask (n, k)`` one of its True columns, each equally likely; every row has one."""
     nth = _below(mask.sum(axis=1), rng)
     column: Positions = (mask.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+    return column
+
+
+def _weighted_column(weights: NDArray[np.integer[Any]], rng: np.random.Generator) -> Positions:
+    """For each row of counts ``(n, k)`` one column, as likely as its count; every row has a positive one."""
+    ends = weights.cumsum(axis=1)
+    column: Positions = (ends > _below(ends[:, -1], rng)[:, None]).argmax(axis=1)
     return column

@@ -20,10 +20,16 @@ SIZES = (3, 2, 4)
 
 
 def partners(labels: Any, changes: tuple[int, ...]) -> dict[int, set[tuple[int, ...]]]:
-    """For each row that has one: the sets of attributes in which a row with the same labelled set differs from it."""
+    """For each row that has one: the sets of attributes in which a row with the same labelled set differs from it.
+
+    Where nothing may differ, some row must be known to differ, since it is the negative.
+    """
     found: dict[int, set[tuple[int, ...]]] = {}
+    opposite = [((one != labels) & (one >= 0) & (labels >= 0)).any() for one in labels]
     for i, one in enumerate(labels):
-        for other in labels:
+        for j, other in enumerate(labels):
+            if i == j or ((one == other).all() and not opposite[i]):
+                continue
             differs = tuple(np.flatnonzero(one != other).tolist())
             if ((one < 0) == (other < 0)).all() and len(differs) in changes:
                 found.setdefault(i, set()).add(differs)
@@ -33,7 +39,7 @@ def partners(labels: Any, changes: tuple[int, ...]) -> dict[int, set[tuple[int, 
 @settings(max_examples=150, deadline=None)
 @given(
     rows=st.lists(st.tuples(*(st.integers(-1, size - 1) for size in SIZES)), min_size=1, max_size=15),
-    changes=st.sampled_from([(1,), (2,), (1, 2)]),
+    changes=st.sampled_from([(1,), (2,), (1, 2), (0,), (0, 1)]),
 )
 def test_triplets_are_true(rows: Any, changes: tuple[int, ...]) -> None:
     labels = np.array(rows, dtype=np.int16)
@@ -46,14 +52,15 @@ def test_triplets_are_true(rows: Any, changes: tuple[int, ...]) -> None:
     assert sorted(sampler.table(0)[:, 0].tolist()) == sorted(expected)
     for reference, positive, negative in sampler.table(1):
         one, target, other = labels[reference], labels[positive], labels[negative]
+        assert reference != positive
         assert tuple(np.flatnonzero(one != target).tolist()) in expected[reference]
         assert ((one < 0) == (target < 0)).all(), "the positive must carry the whole edited label vector"
         assert ((target != other) & (target >= 0) & (other >= 0)).any(), "the negative must be known to differ"
 
 
-@pytest.mark.parametrize("changes", [(), (0,), (1, 3)])
+@pytest.mark.parametrize("changes", [(), (-1,), (1, 3)])
 def test_other_numbers_of_changes_are_refused(changes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="1 or 2 attributes"):
+    with pytest.raises(ValueError, match="0, 1 or 2 attributes"):
         TripletSampler(np.array([[0, 0], [0, 1]], dtype=np.int16), changes=changes, seed=0)
 
 
@@ -77,6 +84,24 @@ def test_one_and_two_changes_are_even() -> None:
     assert abs(np.bincount(changed)[1:] - 3000).max() < 200
     pairs = Counter(tuple(np.flatnonzero(row)) for row in labels[table[:, 0]] != labels[table[:, 1]])
     assert all(abs(count - 1000) < 150 for count in pairs.values())
+
+
+def test_nothing_and_every_attribute_are_even() -> None:
+    labels = np.repeat(np.array(list(itertools.product(*map(range, SIZES))), dtype=np.int16), 2, axis=0)
+    table = TripletSampler(labels, changes=(0, 1), seed=1, triplets=8000).table(0)
+    changed = Counter(tuple(np.flatnonzero(row)) for row in labels[table[:, 0]] != labels[table[:, 1]])
+    assert set(changed) == {(), (0,), (1,), (2,)}
+    assert all(abs(count - 2000) < 200 for count in changed.values())
+    assert (table[:, 0] != table[:, 1]).all()
+
+
+def test_a_lonely_negative_is_found_where_nothing_changes() -> None:
+    labels = np.array([[0, 0]] * 4000 + [[1, 0]], dtype=np.int16)
+    table = TripletSampler(labels, changes=(0,), seed=0).table(0)
+    assert len(table) == 4000
+    assert (table[:, 2] == 4000).all()
+    with pytest.raises(UserError, match="exactly 0 of"):
+        TripletSampler(labels[:4000], changes=(0,), seed=0)
 
 
 def test_an_epoch_is_a_pure_function_of_seed_and_epoch() -> None:
