@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """One run from end to end: catalogue, requests, training, embedding, search, metrics, record."""
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from fm_bench import recipe
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
-from fm_bench.data.readers import READERS
-from fm_bench.data.requests import exclusions, mine
+from fm_bench.data.requests import exclusions
 from fm_bench.embedding import embed_to_store
 from fm_bench.environment import code_digest, is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
-from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import digest, write_json
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.results import MODEL, Facts, Question, load_model, make_record, save_model, save_requests
+from fm_bench.questions import Question, ask_all, check_protocols, gallery_labels, load_protocol, wishes
+from fm_bench.results import MODEL, Facts, load_model, make_record, save_model, save_requests
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
-REQUEST_SEED = 0  # every run of every method and seed is asked the same requests
 
 
 @dataclass
@@ -54,7 +52,6 @@ class Clock:
 
 def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
     """The DataModule of a run: sizes, seeds and batch sizes as the configuration says."""
-    reader = READERS[config.data](**config.reader)
     return FashionDataModule(
         dataset,
         image_size=config.image_size,
@@ -62,7 +59,7 @@ def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
         eval_batch_size=config.loader.eval_batch_size,
         num_workers=config.loader.num_workers,
         seed=config.seed,
-        on_error=reader.on_error,
+        on_error=config.reader.get("on_error", "fail"),
         gallery=config.evaluation.gallery,
         val_requests=config.loader.val_requests,
         changes=config.loader.changes,
@@ -78,12 +75,6 @@ def run_fingerprint(config: RunConfig, data_digest: str) -> str:
     """Digest of everything that can change a number of the run."""
     protocols = {name: load_protocol(name).digest for name in config.evaluation.protocols}
     return digest(config.numeric(), data_digest, protocols, METHODS[config.method].version, code_digest())
-
-
-def load_protocol(name: str) -> Protocol:
-    """A protocol by name. Raises UserError with the nearest names if there is none."""
-    recipe.load("protocols", name)
-    return Protocol.from_yaml(recipe.benchmarks_dir() / "protocols" / f"{name}.yaml")
 
 
 def default_out(config: RunConfig, fingerprint: str, runs: Path) -> Path:
@@ -128,7 +119,7 @@ class Bench:
         """
         clock = Clock()
         with clock("prepare"):
-            dataset = READERS[self.config.data](**self.config.reader).read()
+            dataset = self.config.read()
         data_digest = digest_of(dataset)
         fingerprint = run_fingerprint(self.config, data_digest)
         folder = self.out or default_out(self.config, fingerprint, self.runs)
@@ -136,7 +127,7 @@ class Bench:
             return _recorded(folder / record_file.FILE, fingerprint, self._say)
         _claim(folder, fingerprint, self.config)
         self._introduce(dataset)
-        check_protocols(self.config, dataset)
+        check_protocols(self.config.evaluation, dataset)
         with clock("prepare"):
             datamodule = data_module(self.config, dataset)
             datamodule.prepare_data()
@@ -145,20 +136,19 @@ class Bench:
         stages = self._train(folder, method, datamodule, data_digest)
         with clock("prepare"):
             datamodule.setup("predict")
-            asked, notes = mine_requests(self.config, datamodule)
+            asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
         for note in notes:
             self._say(note)
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock)
         if not is_rank_zero():
             return None
         with clock("search"):
-            reports = judge(vectors, datamodule, asked)
+            reports = judge(method, vectors, datamodule, asked)
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         dim = vectors["gallery"].shape[1]
-        facts = Facts(
-            self.config, fingerprint, data_digest, self.command, [*dataset.notes, *notes, *_stage_notes(stages)]
-        )
+        notes = [*dataset.notes, *method.row_notes, *notes, *_stage_notes(stages)]
+        facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
         record = make_record(facts, method, datamodule, asked, reports, stages, clock.seconds, dim)
         record_file.save(record, folder / record_file.FILE)
         return record
@@ -180,8 +170,7 @@ class Bench:
         self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str
     ) -> dict[str, StageResult]:
         """Every stage, in order, each with the key of what its weights depend on besides the method."""
-        loader = asdict(self.config.loader)
-        loader.pop("num_workers")
+        loader = self.config.numeric()["loader"]
         key = {"data": data_digest, "loader": loader, "image_size": self.config.image_size, "code": code_digest()}
         config = self.config
         runner = StageRunner(
@@ -208,7 +197,8 @@ class Bench:
             )
         for name, question in asked.items():
             with clock("embed_queries"):
-                loader, place = datamodule.query_dataloader(question.requests), folder / "embeddings" / name
+                loader = datamodule.query_dataloader(question.requests, regions=question.protocol.regions)
+                place = folder / "embeddings" / name
                 key = digest(fingerprint, name, question.requests.digest)
                 vectors[name] = embed_to_store(
                     method, datamodule, loader, len(question.requests), place, key, self.config.trainer
@@ -220,76 +210,37 @@ def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
     """The untrained method; its first weights depend on the seed alone."""
     L.seed_everything(config.seed, verbose=False)
     hyper = dict(config.hyper)
+    if "domains" in inspect.signature(METHODS[config.method].__init__).parameters:
+        hyper["domains"] = datamodule.domains
     if "seed" in hyper:  # a method that draws random numbers of its own draws others in another run
         hyper["seed"] += config.seed
     return METHODS[config.method](attributes=datamodule.schema.to_dict(), **hyper)
 
 
-def check_protocols(config: RunConfig, dataset: Dataset) -> None:
-    """Raises UserError, before any training, if a protocol looks deeper than the gallery is large.
-
-    The same holds if no protocol finds a feasible request among the labels.
-    """
-    catalog = dataset.catalog
-    rows = catalog.rows(Split.TEST)
-    rows = rows[catalog.domain[rows] == Domain.SHOP]
-    images = len(rows)
-    size = images if config.evaluation.gallery is None else min(images, config.evaluation.gallery)
-    for name in config.evaluation.protocols:
-        depth = load_protocol(name).depth
-        if depth >= size:  # the query's own picture is left out
-            raise UserError(
-                f"protocol {name!r} looks at k = {depth} images, but the gallery has {size}: "
-                "give a larger test split or gallery."
-            )
-    problems = []
-    for name in config.evaluation.protocols:
-        try:
-            mine(catalog, rows, rows, changes=load_protocol(name).changes, limit=1, seed=REQUEST_SEED)
-        except UserError as error:
-            problems.append(error)
-    if len(problems) == len(config.evaluation.protocols):
-        raise problems[0]
-
-
-def mine_requests(config: RunConfig, datamodule: FashionDataModule) -> tuple[dict[str, Question], list[str]]:
-    """The requests of every protocol, and a sentence for each protocol that the data cannot answer.
-
-    Raises:
-        UserError: if no protocol has a feasible request.
-    """
-    asked, problems = {}, []
-    for name in config.evaluation.protocols:
-        protocol = load_protocol(name)
-        try:
-            requests = datamodule.mine(
-                changes=protocol.changes, limit=config.evaluation.requests, cap=protocol.cap, seed=REQUEST_SEED
-            )
-        except UserError as error:
-            problems.append(f"{name}: {error}")
-        else:
-            asked[name] = Question(protocol, requests)
-    if not asked:
-        raise UserError(problems[0])
-    return asked, problems
-
-
 def judge(
-    vectors: dict[str, NDArray[np.float32]], datamodule: FashionDataModule, asked: dict[str, Question]
+    method: Method,
+    vectors: dict[str, NDArray[np.float32]],
+    datamodule: FashionDataModule,
+    asked: dict[str, Question],
 ) -> dict[str, Report]:
     """Searches and scores every protocol."""
     reports = {}
+    rows, items = datamodule.gallery_rows, datamodule.dataset.catalog.item
     for name, (protocol, requests) in asked.items():
+        regions = datamodule.regions if protocol.regions else None
         reports[name] = evaluate(
             vectors["gallery"],
             vectors[name],
             protocol=protocol,
             targets=requests.target,
-            gallery_labels=datamodule.gallery_labels,
-            exclude=exclusions(requests, datamodule.gallery_rows) if protocol.exclude_query else None,
+            gallery_labels=gallery_labels(datamodule.dataset, rows, protocol),
+            exclude=exclusions(requests, rows) if protocol.exclude_query else None,
             changed=requests.attribute,
-            attribute_names=datamodule.schema.names,
-            gallery_keys=datamodule.gallery_rows,
+            attribute_names=requests.schema.names,
+            gallery_items=items[rows],
+            query_items=items[requests.query],
+            gallery_keys=rows,
+            views=method.views(vectors["gallery"], *wishes(requests, datamodule.schema, regions)),
         )
     return reports
 
@@ -329,7 +280,7 @@ def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
 
 def prepare(config: RunConfig, console: Console) -> str:
     """Decodes every picture that a run of ``config`` needs; returns a sentence about what is there now."""
-    dataset = READERS[config.data](**config.reader).read()
+    dataset = config.read()
     datamodule = data_module(config, dataset)
     datamodule.prepare_data()
     datamodule.setup("predict")
@@ -352,7 +303,7 @@ def load_run(folder: Path) -> FinishedRun:
         raise UserError(f"{folder} holds no finished run: give the folder that `fm-bench bench` wrote.")
     stored = json.loads(path.read_text())
     config = RunConfig.from_dict(stored["config"])
-    dataset = READERS[config.data](**config.reader).read()
+    dataset = config.read()
     if digest_of(dataset) != record_file.load(folder / record_file.FILE).data_digest:
         raise UserError(f"the data of {folder} have changed since it ran: restore them or run the benchmark again.")
     return FinishedRun(config, stored["fingerprint"], dataset)
@@ -374,13 +325,13 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
     """
     run = load_run(folder)
     config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol]))
-    check_protocols(config, run.dataset)
+    check_protocols(config.evaluation, run.dataset)
     datamodule = data_module(config, run.dataset)
     datamodule.setup("predict")
-    asked, _ = mine_requests(config, datamodule)
+    asked, _ = ask_all(run.dataset, datamodule.gallery_rows, config.evaluation)
     method = load_model(folder / MODEL, config.method)
     vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
-    report = judge(vectors, datamodule, asked)[protocol]
+    report = judge(method, vectors, datamodule, asked)[protocol]
     out = folder / "evaluations" / f"{protocol}.json"
     write_json(out, report.as_json() | {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest})
     return report, out

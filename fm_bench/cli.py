@@ -281,11 +281,10 @@ def _data_info(options: argparse.Namespace) -> int:
 
 
 def _data_report(options: argparse.Namespace, inspect: Callable[..., dict[str, Any]]) -> int:
-    from fm_bench.data.readers import READERS
     from fm_bench.data.validate import print_report
 
     config = _reader_config(options)
-    report = inspect(READERS[config.data](**config.reader).read())
+    report = inspect(config.read())
     if options.json:
         print(json.dumps(report, indent=2))
     else:
@@ -295,12 +294,11 @@ def _data_report(options: argparse.Namespace, inspect: Callable[..., dict[str, A
 
 def _data_preview(options: argparse.Namespace) -> int:
     from fm_bench.data.preview import contact_sheet
-    from fm_bench.data.readers import READERS
 
     if options.data == "garments":  # show both domains, unless asked otherwise
         options.rest = ["--data.street", "0.4", *options.rest]
     config = _reader_config(options)
-    contact_sheet(READERS[config.data](**config.reader).read(), out=options.out, seed=options.seed)
+    contact_sheet(config.read(), out=options.out, seed=options.seed)
     print(options.out)
     return 0
 

@@ -19,6 +19,8 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from fm_bench import recipe
+from fm_bench.catalog import Dataset
+from fm_bench.data.crops import cropped
 from fm_bench.data.readers import READERS
 from fm_bench.errors import UserError, unknown
 from fm_bench.methods import METHODS
@@ -36,6 +38,8 @@ SHOWN_ONLY = {
 # Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
+GIVEN_BY_DATA = {"attributes", "domains"}
+"""Arguments of methods that are no settings: the schema, and how many domains the training split has."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,13 @@ class RunConfig:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width that pictures are shown at."""
-        aspect, short = READERS[self.data].aspect, self.loader.image_size
+        aspect, short = READERS[recipe.reader_name(self.data)].aspect, self.loader.image_size
         return (round(short * aspect), short) if aspect >= 1 else (short, round(short / aspect))
+
+    def read(self) -> Dataset:
+        """Catalogue and pictures of the run. Raises UserError for everything a user can mend."""
+        dataset = READERS[recipe.reader_name(self.data)](**self.reader).read()
+        return cropped(dataset) if self.loader.crop == "true" else dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -102,6 +111,8 @@ class RunConfig:
         plain["reader"] = {name: value for name, value in plain["reader"].items() if name not in _PLACES}
         plain["loader"].pop("num_workers")
         plain["trainer"] = {name: value for name, value in plain["trainer"].items() if name not in SHOWN_ONLY}
+        if plain["loader"]["crop"] == "full":  # as before the option existed: older records stay comparable
+            del plain["loader"]["crop"]
         return plain
 
 
@@ -155,8 +166,8 @@ def option_parser(method: str, data: str) -> ArgumentParser:
     """Every option that a run of ``method`` on ``data`` understands."""
     parser = ArgumentParser(prog="fm-bench bench", exit_on_error=False, add_help=False, allow_abbrev=False)
     parser.add_argument("--budget", type=int, help="training images of the run; a triplet counts as three")
-    parser.add_class_arguments(READERS[data], "data", instantiate=False)
-    parser.add_class_arguments(METHODS[method], "method", skip={"attributes"}, instantiate=False)
+    parser.add_class_arguments(READERS[recipe.reader_name(data)], "data", instantiate=False)
+    parser.add_class_arguments(METHODS[method], "method", skip=GIVEN_BY_DATA, instantiate=False)
     for stage in METHODS[method].stages:
         parser.add_class_arguments(StageBudget, f"stages.{stage.name}", instantiate=False)
     parser.add_class_arguments(LoaderConfig, "loader", instantiate=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -17,7 +17,7 @@ from fm_bench.errors import UserError, unknown
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
     "methods": {"description", "method", "stages", "variants", "modes", "data", "loader"},
-    "data": {"description", "data", "loader", "evaluation"},
+    "data": {"description", "reader", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }
 
@@ -50,6 +50,11 @@ def load(kind: str, name: str) -> dict[str, Any]:
     return dict(content)
 
 
+def reader_name(data: str) -> str:
+    """The reader that a data recipe asks for: the one of its own name unless it says otherwise."""
+    return str(load("data", data).get("reader", data))
+
+
 @dataclass(frozen=True)
 class StageBudget:
     """How long a stage trains.
@@ -79,6 +84,7 @@ class LoaderConfig:
         num_workers: loader processes; 0 loads in the training process, which is best on few cores.
         val_requests: validation requests, cut from the training split.
         changes: how many attributes a training triplet or a validation request changes; as many as protocols ask for.
+        crop: show whole pictures (``full``), or each cut to the garment's box that comes with the data (``true``).
     """
 
     image_size: int = 64
@@ -87,6 +93,7 @@ class LoaderConfig:
     num_workers: int = 0
     val_requests: int = 500
     changes: list[int] = field(default_factory=lambda: [1, 2])
+    crop: Literal["full", "true"] = "full"
 
     def __post_init__(self) -> None:
         for name in ("image_size", "batch_size", "eval_batch_size", "val_requests"):
@@ -153,8 +160,9 @@ def defaults(method: str, variant: str, data: str, profile: str, mode: str) -> d
     base, of_data, of_method = load("profiles", profile), load("data", data), load("methods", method)
     merged: dict[str, Any] = {key: {} for key in ("method", "loader", "evaluation", "trainer", "data", "stages")}
     merged = merge(merged, {key: value for key, value in base.items() if key not in ("description", "data")})
-    merged = merge(merged, {"data": (base.get("data") or {}).get(data) or {}})
-    merged = merge(merged, {key: value for key, value in of_data.items() if key != "description"})
+    sizes = base.get("data") or {}
+    merged = merge(merged, {"data": sizes.get(data, sizes.get(reader_name(data))) or {}})
+    merged = merge(merged, {key: value for key, value in of_data.items() if key not in ("description", "reader")})
     parts = [of_method]
     if variant:
         parts.append(of_method["variants"][variant])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,27 +15,19 @@ from numpy.typing import NDArray
 
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
-from fm_bench.data.requests import Requests
 from fm_bench.environment import code_version, hardware, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
-from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
+from fm_bench.questions import Question
 from fm_bench.training import StageResult
 
 MODEL = "model.ckpt"
 PER_REQUEST = "requests.npz"
 FOUND = "found.npz"
 TOP = 10  # images kept per request, for pictures of results
-
-
-class Question(NamedTuple):
-    """A protocol with the requests that it asks."""
-
-    protocol: Protocol
-    requests: Requests
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from fm_bench.config import SHOWN_ONLY
-from fm_bench.data.batches import TripletBatch
+from fm_bench.data.batches import LabelledBatch, TripletPositionsBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.environment import is_rank_zero
 from fm_bench.errors import UserError
@@ -138,14 +139,16 @@ class StageRunner:
         except MisconfigurationException as error:
             raise UserError(f"Lightning refuses these --trainer settings: {' '.join(str(error).split())}") from error
         resume = folder / LAST if (folder / LAST).exists() else None
-        self.say(f"stage {stage.name}: {trainer.max_epochs} x {images:,} images" + (", resumed" if resume else ""))
+        work = f"{trainer.max_epochs} x {images:,} images" if images else "on features"
+        self.say(f"stage {stage.name}: {work}" + (", resumed" if resume else ""))
+        started = time.perf_counter()
         with interruptible(trainer):
             trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        # an untrained stage has no epochs for the timer, which outlives interruptions
+        seconds = timer.time_elapsed("train") if stage.trained else time.perf_counter() - started
         best = _load_best(method, folder) if stage.monitor else None
         trainer.strategy.barrier("best weights loaded")  # the first process removes the file below
-        result = StageResult(
-            fingerprint, timer.time_elapsed("train"), trainer.current_epoch, trainer.current_epoch * images, best
-        )
+        result = StageResult(fingerprint, seconds, trainer.current_epoch, trainer.current_epoch * images, best)
         if trainer.is_global_zero:
             state = {name: value.detach().cpu() for name, value in method.stage_state(stage).items()}
             write_torch(folder / FINAL, state)
@@ -154,7 +157,8 @@ class StageRunner:
                 (folder / name).unlink(missing_ok=True)
         trainer.strategy.barrier(f"stage-{stage.name}")
         score = "" if best is None else f", best {stage.monitor} {best:.3f}"
-        self.say(f"stage {stage.name}: {result.images:,} images in {result.seconds:.0f} s{score}")
+        work = f"{result.images:,} images" if result.images else "done"
+        self.say(f"stage {stage.name}: {work} in {result.seconds:.0f} s{score}")
         return result
 
     def _plan(
@@ -162,17 +166,23 @@ class StageRunner:
     ) -> tuple[int, int]:
         """Tells the DataModule what the stage learns from; returns its epochs and the images of each."""
         datamodule.setup("fit")
-        images, batch = budget.share * self.budget, datamodule.batch_size
-        each = 3 if stage.batches is TripletBatch else 1
-        if stage.batches is TripletBatch:
+        datamodule.validate_by(method.validates)
+        images, batch, size = budget.share * self.budget, datamodule.batch_size, len(datamodule.train_labels)
+        if not stage.trained:
+            return 0, 0
+        if stage.batches is TripletPositionsBatch:  # no picture is read, so that none is counted
+            datamodule.use(stage.batches, count=_whole(size, batch))
+            return budget.epochs or 1, 0
+        if stage.batches is not LabelledBatch:
             epochs = budget.epochs or 1
-            datamodule.use(stage.batches, count=_whole(images / 3 / epochs, batch))
-        else:
-            rows = method.stage_rows(stage, datamodule.train_labels)
-            size = len(datamodule.train_labels) if rows is None else len(rows)
-            epochs = budget.epochs or max(1, round(images / size))
-            datamodule.use(stage.batches, rows=rows, count=_whole(images / epochs, batch))
-        return epochs, each * _whole(images / each / epochs, batch)
+            count = _whole(images / 3 / epochs, batch)
+            datamodule.use(stage.batches, count=count)
+            return epochs, 3 * count
+        rows = method.stage_rows(stage, datamodule.train_labels)
+        epochs = budget.epochs or max(1, round(images / (size if rows is None else len(rows))))
+        count = _whole(images / epochs, batch)
+        datamodule.use(stage.batches, rows=rows, count=count)
+        return epochs, count
 
     def _trainer_arguments(self, stage: Stage, folder: Path, epochs: int, timer: Timer) -> dict[str, Any]:
         """The stage's own settings under the user's: what the user gave wins."""
@@ -197,7 +207,8 @@ class StageRunner:
             "log_every_n_steps": 10,
             "default_root_dir": folder,
         }
-        return own | given | {"callbacks": callbacks}
+        fixed: dict[str, Any] = {"callbacks": callbacks} | ({} if stage.trained else {"max_epochs": 0})
+        return own | given | fixed
 
     def _logger(self, stage: Stage) -> Logger | bool:
         logs, name = self.out / "logs", stage.name

@@ -18,6 +18,7 @@ import lightning as L
 from fm_bench.config import configure
 from fm_bench.bench import build_method, data_module
 from fm_bench.data.readers import READERS
+from fm_bench.data.requests import mine
 from fm_bench.embedding import embed_to_store
 
 devices, out = int(sys.argv[1]), Path(sys.argv[2])
@@ -25,7 +26,8 @@ config = configure("amnet", "garments", "smoke", "common", 0)
 datamodule = data_module(config, READERS["garments"](**config.reader).read())
 datamodule.setup("predict")
 method = build_method(config, datamodule).eval()
-requests = datamodule.mine(changes=1, limit=90, cap=4, seed=0)
+rows = datamodule.gallery_rows
+requests = mine(datamodule.dataset.catalog, rows, rows, changes=1, limit=90, cap=4, seed=0)
 strategy = "ddp" if devices > 1 else "auto"
 trainer = {"devices": devices, "accelerator": "cpu", "strategy": strategy, "enable_progress_bar": False}
 gallery, queries = datamodule.gallery_dataloader(), datamodule.query_dataloader(requests)

@@ -16,6 +16,20 @@ class LabelledBatch(NamedTuple):
     image: Tensor  # (B, 3, H, W)
     labels: Tensor  # (B, A) int64, −1 = missing
     index: Tensor  # type: ignore[assignment]  # (B,) row of the catalogue
+    domain: Tensor  # (B,) 0 shop, 1 street
+
+
+class CrossDomainBatch(NamedTuple):
+    """A customer's photo, a catalogue photo of the same item, and a catalogue photo of another one."""
+
+    street: Tensor  # (B, 3, H, W)
+    shop: Tensor  # (B, 3, H, W): shows the item of ``street``
+    other: Tensor  # (B, 3, H, W): shows another item
+    street_labels: Tensor  # (B, A)
+    shop_labels: Tensor  # (B, A)
+    other_labels: Tensor  # (B, A)
+    street_domain: Tensor  # (B,) all 1, or all 0 where the data have one domain
+    index: Tensor  # type: ignore[assignment]  # (B,) row of ``street``
 
 
 class TripletBatch(NamedTuple):
@@ -28,6 +42,22 @@ class TripletBatch(NamedTuple):
     target: Tensor  # (B, A): the reference's labels with the request applied; equals the positive's labels
     negative_labels: Tensor  # (B, A)
     index: Tensor  # type: ignore[assignment]  # (B,) row of the reference
+
+
+class TripletPositionsBatch(NamedTuple):
+    """A triplet without its pictures, for stages that train on features of their own."""
+
+    reference: Tensor  # (B,) position among the training images
+    positive: Tensor  # (B,)
+    negative: Tensor  # (B,)
+    indicator: Tensor  # (B, C) in {0, 1}: ones at the wanted values
+    target: Tensor  # (B, A)
+    negative_labels: Tensor  # (B, A)
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the reference
+
+
+TrainingBatch = type[LabelledBatch] | type[TripletBatch] | type[CrossDomainBatch] | type[TripletPositionsBatch]
+"""The kinds of batch that a stage can ask for."""
 
 
 class GalleryBatch(NamedTuple):
@@ -49,6 +79,7 @@ class QueryBatch(NamedTuple):
     domain: Tensor  # (B,)
     image_index: Tensor  # (B,) row of the picture in the catalogue
     index: Tensor  # type: ignore[assignment]  # (B,) position in the request file
+    region: Tensor  # (B,) position in ``REGIONS`` of the part that the request is about, −1 for the whole garment
 
 
 class EmbeddingBatch(NamedTuple):

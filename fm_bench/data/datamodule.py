@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The DataModule: training batches, validation requests, and, only when asked to predict, the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,10 +13,30 @@ from torch.utils.data import DataLoader
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Dataset, Domain, Split
-from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
-from fm_bench.data.datasets import Gallery, LabelledImages, Pictures, PlainImages, Queries, Triplets, loader
+from fm_bench.data.batches import (
+    CrossDomainBatch,
+    GalleryBatch,
+    LabelledBatch,
+    QueryBatch,
+    TrainingBatch,
+    TripletBatch,
+    TripletPositionsBatch,
+)
+from fm_bench.data.datasets import (
+    CrossDomainPairs,
+    Gallery,
+    LabelledImages,
+    Pictures,
+    PlainImages,
+    Queries,
+    TripletPositions,
+    Triplets,
+    loader,
+)
 from fm_bench.data.images import cached_images
-from fm_bench.data.requests import Requests, exclusions, join, mine
+from fm_bench.data.pairs import CrossDomainSampler
+from fm_bench.data.regions import Regions
+from fm_bench.data.requests import Requests, exclusions, join, mine, same_item
 from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, Source, TripletSampler
 from fm_bench.data.transforms import Augment, normalise
 from fm_bench.errors import UserError
@@ -68,6 +88,8 @@ class FashionDataModule(L.LightningDataModule):
         self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
         self._seed, self._gallery_size, self._val_count, self._changes = seed, gallery, val_requests, tuple(changes)
         self._source: Source | None = None
+        self._kind: TrainingBatch = LabelledBatch
+        self._val_kind: Literal["manipulation", "query"] = "manipulation"
         self._labelled: NDArray[np.int64] | None = None
         self._train: Pictures | None = None
         self._val: Pictures | None = None
@@ -87,6 +109,17 @@ class FashionDataModule(L.LightningDataModule):
         return size
 
     @property
+    def dataset(self) -> Dataset:
+        """Catalogue and pictures of all splits."""
+        return self._dataset
+
+    @property
+    def domains(self) -> int:
+        """How many domains, shop and street, the training split has."""
+        catalog = self._dataset.catalog
+        return len(np.unique(catalog.domain[catalog.rows(Split.TRAIN)]))
+
+    @property
     def schema(self) -> AttributeSchema:
         """The attributes."""
         return self._dataset.catalog.schema
@@ -95,7 +128,7 @@ class FashionDataModule(L.LightningDataModule):
 
     def use(
         self,
-        batches: type[LabelledBatch] | type[TripletBatch],
+        batches: TrainingBatch,
         *,
         rows: NDArray[np.int64] | None = None,
         count: int | None = None,
@@ -106,17 +139,29 @@ class FashionDataModule(L.LightningDataModule):
             batches: the kind of batch.
             rows: labelled batches only: positions in ``train_labels`` to learn from, None for all. ``plain_dataloader``
                 keeps to them in later stages, too.
-            count: images or triplets per epoch; None for every image once, or one triplet per picture with a partner.
+            count: images, triplets or pairs per epoch; None for every image once, or once as a reference if it has a
+                partner.
 
         Raises:
-            UserError: if triplets are asked for and no picture has a partner.
+            UserError: if triplets or pairs are asked for and no picture has a partner.
         """
         train = self._fit(self._train)
+        self._kind = batches
         if batches is TripletBatch:
             self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
+        elif batches is TripletPositionsBatch:
+            self._source = TripletSampler(train.labels, changes=(0, 1), seed=self._seed, triplets=count)
+        elif batches is CrossDomainBatch:
+            item, domain = train.catalog.item[train.rows], train.catalog.domain[train.rows]
+            self._source = CrossDomainSampler(train.labels, item, domain, seed=self._seed, pairs=count)
         else:
             self._labelled = rows
             self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed, count)
+
+    def validate_by(self, kind: Literal["manipulation", "query"]) -> None:
+        """Chooses the validation requests: with changes, or pictures alone, which look for their item (see ``val``)."""
+        if kind != self._val_kind:
+            self._val_kind, self._val_requests = kind, None
 
     def prepare_data(self) -> None:
         """Decodes the pictures of the training and validation splits, once; never those of the test split."""
@@ -169,9 +214,8 @@ class FashionDataModule(L.LightningDataModule):
         """Augmented batches of the kind chosen by ``use`` (labelled ones if none was)."""
         train = self._fit(self._train)
         source = self._source or LabelledSampler(np.arange(len(train)), self._seed)
-        kind = Triplets if isinstance(source, TripletSampler) else LabelledImages
         batches = GlobalBatches(source, self._batch_size, self._seed)
-        return loader(kind(train, Augment()), batches, self._num_workers)
+        return loader(_TRAINING[self._kind](train), batches, self._num_workers)
 
     def plain_dataloader(self) -> DataLoader[LabelledBatch]:
         """The images of the labelled stage as they are, in order; each process gets its share of the batches."""
@@ -185,18 +229,27 @@ class FashionDataModule(L.LightningDataModule):
 
     @property
     def val_requests(self) -> Requests:
-        """Requests on the validation split, by which checkpoints are chosen; evenly of every number in ``changes``.
+        """Requests on the validation split, by which checkpoints are chosen.
+
+        Requests with changes are evenly of every number in ``changes``. Pictures alone are street photos that look for
+        their item where there are such (``val_instance``), else shop photos that look for the same attributes.
 
         Raises:
             UserError: if none is feasible.
         """
-        val = self._fit(self._val)
+        val, gallery = self._fit(self._val), self._val_gallery
         if self._val_requests is None:
-            limit = -(-self._val_count // len(self._changes))
+            changes = self._changes if self._val_kind == "manipulation" else (0,)
+            limit = -(-self._val_count // len(changes))
             parts, problems = [], []
-            for n in self._changes:
+            if self.val_instance:
+                parts = [same_item(val.catalog, self._val_street, gallery.rows, limit=limit, seed=PROTOCOL_SEED)]
+                changes = ()
+            for n in changes:
                 try:
-                    parts.append(mine(val.catalog, val.rows, val.rows, changes=n, limit=limit, seed=PROTOCOL_SEED))
+                    parts.append(
+                        mine(val.catalog, gallery.rows, gallery.rows, changes=n, limit=limit, seed=PROTOCOL_SEED)
+                    )
                 except UserError as error:
                     problems.append(error)
             if not parts:
@@ -205,20 +258,45 @@ class FashionDataModule(L.LightningDataModule):
         return self._val_requests
 
     @property
+    def val_instance(self) -> bool:
+        """Whether validation requests are street photos that look for their item."""
+        if self._val_kind == "manipulation":
+            return False
+        items = self._fit(self._val).catalog.item
+        return bool(np.isin(items[self._val_street], items[self._val_gallery.rows]).any())
+
+    @property
+    def val_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Items of the validation gallery ``(N,)`` and of the pictures asked about ``(R,)``."""
+        items = self._fit(self._val).catalog.item
+        return items[self._val_gallery.rows], items[self.val_requests.query]
+
+    @property
+    def _val_street(self) -> NDArray[np.int64]:
+        val = self._fit(self._val)
+        street: NDArray[np.int64] = val.rows[val.catalog.domain[val.rows] == Domain.STREET]
+        return street
+
+    @property
+    def _val_gallery(self) -> Pictures:
+        val = self._fit(self._val)
+        return val.select(np.flatnonzero(val.catalog.domain[val.rows] == Domain.SHOP))
+
+    @property
     def val_labels(self) -> NDArray[np.int16]:
-        """``(N, A)`` labels of the validation gallery, which is the whole validation split."""
-        return self._fit(self._val).labels
+        """``(N, A)`` labels of the validation gallery, the shop images of the validation split."""
+        return self._val_gallery.labels
 
     @property
     def val_exclude(self) -> NDArray[np.int64]:
         """``(R,)`` position of each validation query's own image in the validation gallery."""
-        return exclusions(self.val_requests, self._fit(self._val).rows)
+        return exclusions(self.val_requests, self._val_gallery.rows)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Two loaders: validation queries and validation gallery."""
         val = self._fit(self._val)
         place = np.searchsorted(val.rows, self.val_requests.query)
-        return [self._queries(val.select(place), self.val_requests), self._gallery(val)]
+        return [self._queries(val.select(place), self.val_requests), self._gallery(self._val_gallery)]
 
     # ------------------------------------------------------------------ test
 
@@ -242,11 +320,12 @@ class FashionDataModule(L.LightningDataModule):
         """The gallery in order; each process gets its share of the batches."""
         return self._gallery(self._predict())
 
-    def query_dataloader(self, requests: Requests) -> DataLoader[QueryBatch]:
+    def query_dataloader(self, requests: Requests, *, regions: bool = False) -> DataLoader[QueryBatch]:
         """The requests in order; each process gets its share of the batches.
 
         Args:
             requests: on pictures of the test split, in the gallery or not.
+            regions: whether they are about parts of garments.
 
         Raises:
             ValueError: if a picture is of another split.
@@ -255,20 +334,23 @@ class FashionDataModule(L.LightningDataModule):
         if (self._dataset.catalog.split[requests.query] != Split.TEST).any():
             raise ValueError("requests to predict must be on pictures of the test split")
         place = exclusions(requests, test.rows)
+        parts = self.regions if regions else None
         if (place >= 0).all():
-            return self._queries(test.select(place), requests)
+            return self._queries(test.select(place), requests, parts)
         asked = self._cached(np.unique(requests.query), "query")
         place = exclusions(requests, asked.rows)
         if (place < 0).any():
             raise UserError(
                 f"{(place < 0).sum()} requests are on unreadable pictures: ask about pictures that can be read."
             )
-        return self._queries(asked.select(place), requests)
+        return self._queries(asked.select(place), requests, parts)
 
-    def mine(self, *, changes: int, limit: int | None, cap: int, seed: int) -> Requests:
-        """Feasible requests on gallery pictures, see ``requests.mine``. Raises UserError if there is none."""
-        rows = self._predict().rows
-        return mine(self._dataset.catalog, rows, rows, changes=changes, limit=limit, cap=cap, seed=seed)
+    @property
+    def regions(self) -> Regions:
+        """What is known of parts of garments. Raises UserError if nothing is."""
+        if self._dataset.regions is None:
+            raise UserError("these data say nothing about parts of garments: ask about regions on garments.")
+        return self._dataset.regions
 
     def predict_with(self, dataloader: DataLoader[Any]) -> None:
         """Chooses what ``predict_dataloader`` gives: one of ``gallery_dataloader`` and ``query_dataloader``."""
@@ -293,9 +375,11 @@ class FashionDataModule(L.LightningDataModule):
             Gallery(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=True), self._num_workers
         )
 
-    def _queries(self, pictures: Pictures, requests: Requests) -> DataLoader[QueryBatch]:
+    def _queries(
+        self, pictures: Pictures, requests: Requests, regions: Regions | None = None
+    ) -> DataLoader[QueryBatch]:
         batches = DealtBatches(len(requests), self._eval_batch_size, even=True)
-        return loader(Queries(pictures, requests), batches, self._num_workers)
+        return loader(Queries(pictures, requests, regions), batches, self._num_workers)
 
     def _fit(self, opened: Opened | None) -> Opened:
         if opened is None:
@@ -306,3 +390,11 @@ class FashionDataModule(L.LightningDataModule):
         if self._test is None:
             raise RuntimeError('the test split is opened by setup("predict") alone, which has not run')
         return self._test
+
+
+_TRAINING: dict[TrainingBatch, Callable[[Pictures], Any]] = {
+    LabelledBatch: lambda pictures: LabelledImages(pictures, Augment()),
+    TripletBatch: lambda pictures: Triplets(pictures, Augment()),
+    CrossDomainBatch: lambda pictures: CrossDomainPairs(pictures, Augment()),
+    TripletPositionsBatch: TripletPositions,
+}

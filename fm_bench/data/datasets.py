@@ -12,8 +12,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fm_bench.attributes import MISSING
 from fm_bench.catalog import Catalog
-from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+from fm_bench.data.batches import (
+    CrossDomainBatch,
+    GalleryBatch,
+    LabelledBatch,
+    QueryBatch,
+    TripletBatch,
+    TripletPositionsBatch,
+)
 from fm_bench.data.images import ImageCache
+from fm_bench.data.regions import Regions
 from fm_bench.data.requests import Requests
 from fm_bench.data.samplers import Draw
 from fm_bench.data.transforms import Augment
@@ -53,6 +61,10 @@ class Pictures:
         """``(n, A)``."""
         return self.catalog.labels[self.rows]
 
+    def domain(self, rows: NDArray[np.int64]) -> Tensor:
+        """``(B,)`` domains of catalogue rows."""
+        return _int64(self.catalog.domain[rows])
+
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """``(B, H, W, 3)`` RGB of the pictures at ``positions (B,)``."""
         return self.cache.images[self.place[positions]]
@@ -68,7 +80,8 @@ class LabelledImages(Dataset[LabelledBatch]):
         """The batch of a draw of ``(B, 1)`` pictures."""
         at = draw.pictures[:, 0]
         images = _shown(self.pictures, at, draw.key[:, 0], self.augment)
-        return LabelledBatch(_image(images), _int64(self.labels[at]), _int64(self.pictures.rows[at]))
+        rows = self.pictures.rows[at]
+        return LabelledBatch(_image(images), _int64(self.labels[at]), _int64(rows), self.pictures.domain(rows))
 
 
 class Triplets(Dataset[TripletBatch]):
@@ -83,10 +96,40 @@ class Triplets(Dataset[TripletBatch]):
         shown = _shown(self.pictures, draw.pictures.T.ravel(), draw.key.T.ravel(), self.augment)
         reference, positive, negative = _image(shown).chunk(3)
         labels, target, negative_labels = (_int64(self.labels[at]) for at in draw.pictures.T)
-        schema = self.pictures.catalog.schema
-        indicator = schema.one_hot(target.masked_fill(labels == target, MISSING))
+        indicator = _indicator(self.pictures, labels, target)
         index = _int64(self.pictures.rows[draw.pictures[:, 0]])
         return TripletBatch(reference, positive, negative, indicator, target, negative_labels, index)
+
+
+class CrossDomainPairs(Dataset[CrossDomainBatch]):
+    """Augmented pairs of one item with a picture of another one."""
+
+    def __init__(self, pictures: Pictures, augment: Augment | None) -> None:
+        self.pictures, self.augment, self.labels = pictures, augment, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> CrossDomainBatch:
+        """The batch of a draw of ``(B, 3)`` pictures: street, shop, other."""
+        shown = _shown(self.pictures, draw.pictures.T.ravel(), draw.key.T.ravel(), self.augment)
+        street, shop, other = _image(shown).chunk(3)
+        labels = [_int64(self.labels[at]) for at in draw.pictures.T]
+        rows = self.pictures.rows[draw.pictures[:, 0]]
+        domain = self.pictures.domain(rows)
+        return CrossDomainBatch(street, shop, other, labels[0], labels[1], labels[2], domain, _int64(rows))
+
+
+class TripletPositions(Dataset[TripletPositionsBatch]):
+    """Training triplets without pictures."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures, self.labels = pictures, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> TripletPositionsBatch:
+        """The batch of a draw of ``(B, 3)`` positions: references, positives, negatives."""
+        labels, target, negative_labels = (_int64(self.labels[at]) for at in draw.pictures.T)
+        indicator = _indicator(self.pictures, labels, target)
+        index = _int64(self.pictures.rows[draw.pictures[:, 0]])
+        reference, positive, negative = (_int64(at) for at in draw.pictures.T)
+        return TripletPositionsBatch(reference, positive, negative, indicator, target, negative_labels, index)
 
 
 class PlainImages(Dataset[LabelledBatch]):
@@ -99,7 +142,10 @@ class PlainImages(Dataset[LabelledBatch]):
         """The batch of the pictures at ``positions (B,)``."""
         rows = self.pictures.rows[positions]
         return LabelledBatch(
-            _image(self.pictures.read(positions)), _int64(self.pictures.catalog.labels[rows]), _int64(rows)
+            _image(self.pictures.read(positions)),
+            _int64(self.pictures.catalog.labels[rows]),
+            _int64(rows),
+            self.pictures.domain(rows),
         )
 
 
@@ -127,21 +173,27 @@ class Queries(Dataset[QueryBatch]):
     Args:
         pictures: one per request, in the order of ``requests``.
         requests: what is asked.
+        regions: of the data set, where the requests are about parts of a garment.
     """
 
-    def __init__(self, pictures: Pictures, requests: Requests) -> None:
-        self.pictures, self.requests = pictures, requests
+    def __init__(self, pictures: Pictures, requests: Requests, regions: Regions | None = None) -> None:
+        self.pictures, self.requests, self.regions = pictures, requests, regions
 
     def __getitem__(self, positions: NDArray[np.int64]) -> QueryBatch:
         """The batch of the requests at ``positions (B,)``."""
         rows, catalog = self.pictures.rows[positions], self.pictures.catalog
+        if self.regions is None:
+            indicator, region = self.requests.indicator(positions), torch.full((len(positions),), -1)
+        else:
+            indicator, region = self.regions.asked(self.requests, positions)
         return QueryBatch(
             image=_image(self.pictures.read(positions)),
-            indicator=self.requests.indicator(positions),
+            indicator=indicator,
             labels=_int64(catalog.labels[rows]),
             domain=_int64(catalog.domain[rows]),
             image_index=_int64(rows),
             index=_int64(positions),
+            region=region,
         )
 
 
@@ -164,6 +216,11 @@ def _shown(
 ) -> NDArray[np.uint8]:
     images = pictures.read(at)
     return images if augment is None else augment(images, key)
+
+
+def _indicator(pictures: Pictures, labels: Tensor, target: Tensor) -> Tensor:
+    """Ones at the values in which ``target (B, A)`` differs from ``labels (B, A)``."""
+    return pictures.catalog.schema.one_hot(target.masked_fill(labels == target, MISSING))
 
 
 def _image(images: NDArray[np.uint8]) -> Tensor:

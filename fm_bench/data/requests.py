@@ -39,6 +39,9 @@ PROJECT_FROM = 32
 """From this many pictures with the same labelled attributes on, finding distinct gallery vectors pays (measured)."""
 
 
+_SAME_ITEM = 3  # beside the numbers of changes 0, 1, 2 in the seed of a draw
+
+
 @dataclass(frozen=True, eq=False)
 class Requests:
     """``R`` requests on the pictures of one catalogue.
@@ -185,6 +188,36 @@ def mine(
     query, rank, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
     chosen = np.lexsort((*columns.T[::-1], query, rank))[:limit]
     return _requests(catalog, pool[query[chosen]], columns[chosen], changes)
+
+
+def same_item(
+    catalog: Catalog, queries: NDArray[np.int64], gallery: NDArray[np.int64], *, limit: int | None, seed: int
+) -> Requests:
+    """Requests that look for other pictures of the item they show, and change nothing.
+
+    Args:
+        catalog: the catalogue.
+        queries: rows of the pictures that may be asked about; their order does not matter.
+        gallery: rows of the images that are searched.
+        limit: at most this many requests, a smaller number being the beginning of a larger one; None for all.
+        seed: of the draw.
+
+    Raises:
+        UserError: if no query's item has another picture in the gallery.
+    """
+    pool, found = np.unique(queries), np.unique(gallery)
+    items, pictures = np.unique(catalog.item[found], return_counts=True)
+    place = np.searchsorted(items, catalog.item[pool]).clip(max=max(len(items) - 1, 0))
+    others = np.zeros(len(pool), dtype=np.int64)
+    if len(items):
+        others = np.where(items[place] == catalog.item[pool], pictures[place], 0) - np.isin(pool, found)
+    pool = np.random.default_rng([seed, _SAME_ITEM]).permutation(pool[others > 0])[:limit]
+    if not len(pool):
+        raise UserError(
+            f"no item of {len(np.unique(queries))} query pictures has another picture among the {len(gallery)} gallery "
+            "images: instance search needs data with several pictures of an item (street photos beside shop photos)."
+        )
+    return _requests(catalog, pool, np.full((len(pool), MAX_CHANGES), -1), 0)
 
 
 def exclusions(requests: Requests, gallery_rows: NDArray[np.int64]) -> NDArray[np.int64]:

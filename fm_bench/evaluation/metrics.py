@@ -4,6 +4,8 @@
 Definitions, for the ranking of request ``q`` (rank 1 is nearest; the query's own image takes no rank):
 
 * ``accuracy@k``: 1 if one of the first ``k`` images is a hit. Papers call it top-k accuracy, or recall@k.
+* ``success@k``: the share of hits among the first ``k`` images. FashionSearchNet counts what users picked of what they
+  were shown; here a hit is picked.
 * ``mrr@k``: 1 / rank of the first hit, 0 if that rank is beyond ``k``; ``k`` may exceed the gallery.
 * ``ndcg@k``: ``Σ_{j<=k} (2^rel(q,j) − 1) / log2(1 + j)``, divided by the same sum for the ``k`` images of the whole
   gallery that fit best; 1 means that no ranking of this gallery could be better.
@@ -13,6 +15,7 @@ Definitions, for the ranking of request ``q`` (rank 1 is nearest; the query's ow
 ``rel`` is the share of the target's labelled attributes that an image has too (``relevance.py``).
 """
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +69,11 @@ def accuracy(rank: I64, k: int) -> F64:
     return ((rank > 0) & (rank <= k)).astype(np.float64)
 
 
+def success(hits: NDArray[np.bool_], k: int) -> F64:
+    """``success@k`` of each request from ``hits (R, depth)``."""
+    return np.asarray(hits[:, :k].mean(axis=1))
+
+
 def reciprocal_rank(rank: I64, k: int) -> F64:
     """``mrr@k`` of each request from the rank of its first hit (0: none)."""
     return np.where((rank > 0) & (rank <= k), 1 / np.maximum(rank, 1), 0.0)
@@ -100,6 +108,8 @@ class RetrievalMetric(Metric):
         exclude: ``(R,)`` gallery position of each query's own image, or −1.
         gallery_items: ``(N,)``, for instance hits.
         query_items: ``(R,)``, for instance hits.
+        views: from the gallery's embeddings and the numbers of the requests, which gallery each group of requests
+            searches, as ``evaluate`` takes it; None for one gallery.
         seed: of the order of ties.
     """
 
@@ -121,6 +131,7 @@ class RetrievalMetric(Metric):
         exclude: NDArray[np.int64] | None = None,
         gallery_items: NDArray[np.int64] | None = None,
         query_items: NDArray[np.int64] | None = None,
+        views: Callable[[NDArray[np.float32], I64], Iterator[tuple[I64, NDArray[np.float32]]] | None] | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -128,7 +139,7 @@ class RetrievalMetric(Metric):
         self.protocol, self.seed = protocol, seed
         self.targets, self.gallery_labels = targets, gallery_labels
         self.exclude = np.full(len(targets), -1) if exclude is None else exclude
-        self.gallery_items, self.query_items = gallery_items, query_items
+        self.gallery_items, self.query_items, self.views = gallery_items, query_items, views
         for name in ("query", "query_index", "gallery", "gallery_index"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -170,6 +181,7 @@ class RetrievalMetric(Metric):
             query_items=None if self.query_items is None else self.query_items[rows],
             gallery_keys=ids,
             query_keys=rows,
+            views=None if self.views is None else self.views(gallery, rows),
             seed=self.seed,
             infeasible="miss",
             resamples=resamples,
@@ -193,4 +205,6 @@ def _shortened(protocol: Protocol, gallery: int) -> Protocol:
     def cut(values: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted({min(k, gallery) for k in values}))
 
-    return protocol if protocol.depth <= gallery else replace(protocol, k=cut(protocol.k), ndcg=cut(protocol.ndcg))
+    if protocol.depth <= gallery:
+        return protocol
+    return replace(protocol, k=cut(protocol.k), ndcg=cut(protocol.ndcg), success=cut(protocol.success))

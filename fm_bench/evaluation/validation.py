@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: MIT
 """Retrieval quality during training, so that checkpoints are chosen by what the benchmark counts."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from numpy.typing import NDArray
 
 from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.evaluation.metrics import RetrievalMetric
 from fm_bench.evaluation.protocol import Protocol
 
 _SIDES = ("query", "gallery")
+Views = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 class RetrievalValidation(L.Callback):
     """Logs ``val/accuracy@20``, ``val/ndcg@20`` and ``val/mrr`` after every validation epoch.
 
     ``Method.validation_step`` embeds two loaders, requests first and gallery second, and returns an ``EmbeddingBatch``;
-    the DataModule holds ``val_requests``, ``val_labels (N, A)`` and ``val_exclude (R,)``. The requests are cut from the
-    training split: no test image is seen. Under several processes all embeddings are gathered and every process
-    computes, and logs, the same values. Where the gallery has fewer than 20 images to find, all of them count under
-    the same names.
+    the DataModule holds ``val_requests``, ``val_labels (N, A)``, ``val_exclude (R,)``, and ``val_items`` for requests
+    that look for an item (``val_instance``). The requests are cut from the training split: no test image is seen. Under
+    several processes all embeddings are gathered and every process computes, and logs, the same values. Where the
+    gallery has fewer than 20 images to find, all of them count under the same names.
     """
 
     def __init__(self) -> None:
@@ -31,11 +34,24 @@ class RetrievalValidation(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts afresh with the requests of the DataModule."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        protocol = Protocol("validation", changes=1, k=(20,), ndcg=(20,), mrr=(1000,))
-        targets, labels = np.asarray(data.val_requests.target), np.asarray(data.val_labels)
-        self._metric = RetrievalMetric(protocol, targets, labels, exclude=np.asarray(data.val_exclude)).to(
-            pl_module.device
-        )
+        requests, labels = data.val_requests, np.asarray(data.val_labels)
+        hit: Literal["attributes", "instance"] = "instance" if data.val_instance else "attributes"
+        gallery_items, query_items = data.val_items
+        attribute, region = requests.attribute, np.full(len(requests), -1)
+
+        def views(gallery: NDArray[np.float32], rows: NDArray[np.int64]) -> Views | None:
+            found: Views | None = pl_module.views(gallery, attribute[rows], region[rows])  # type: ignore[operator]
+            return found
+
+        self._metric = RetrievalMetric(
+            Protocol("validation", changes=1, hit=hit, k=(20,), ndcg=(20,), mrr=(1000,)),
+            np.asarray(requests.target),
+            labels,
+            exclude=np.asarray(data.val_exclude),
+            gallery_items=gallery_items,
+            query_items=query_items,
+            views=views if hasattr(pl_module, "views") else None,
+        ).to(pl_module.device)
 
     def on_validation_batch_end(
         self,

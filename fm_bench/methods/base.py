@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_bench.attributes import AttributeSchema
-from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
+
+VIEW_BLOCK = 4096
+"""Stored vectors that are turned into a view of the gallery at once."""
 
 
 class Context(NamedTuple):
@@ -22,6 +25,7 @@ class Context(NamedTuple):
     labels: Tensor | None  # (B, A); only for methods with ``needs_labels``, i.e. the oracle
     domain: Tensor  # (B,)
     image_index: Tensor  # (B,) row of the catalogue
+    region: Tensor | None = None  # (B,) of requests: position in ``REGIONS``, −1 for the whole garment
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,19 @@ class Stage:
     """One ``Trainer.fit`` with its own optimiser, sampler, checkpoint and done-marker.
 
     Args:
-        name: calls ``<name>_step(batch)``, and ``on_<name>_start(batches)`` where the method has one.
+        name: calls ``<name>_step(batch)``, and ``on_<name>_start(batches)`` and ``cache_<name>(batches)`` where the
+            method has them.
         batches: what ``<name>_step`` receives.
         monitor: validation metric by which the stage's checkpoint is chosen; None keeps the last epoch.
         shared: runs of several methods whose ``stage_config`` is equal train this stage once and share the result.
+        trained: False for a stage without gradients, all of whose work ``on_<name>_start`` does (a PCA, a codebook).
     """
 
     name: str
-    batches: type[LabelledBatch] | type[TripletBatch]
+    batches: TrainingBatch
     monitor: str | None = None
     shared: bool = False
+    trained: bool = True
 
 
 class Method(L.LightningModule, ABC):
@@ -54,6 +61,8 @@ class Method(L.LightningModule, ABC):
 
     stages: ClassVar[tuple[Stage, ...]] = ()
     version: ClassVar[int] = 1  # raised with every change that moves a number of this method
+    validates: ClassVar[Literal["manipulation", "query"]] = "manipulation"
+    """By which requests checkpoints are chosen: those that change attributes, or those that only show a picture."""
     needs_labels: bool = False
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
@@ -72,11 +81,68 @@ class Method(L.LightningModule, ABC):
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
         """Vectors ``(B, D)`` of pictures with requests; ``indicator (B, C)`` has ones at the wanted values."""
 
+    @property
+    def row_notes(self) -> list[str]:
+        """Sentences that readers of this row must know, e.g. what was done otherwise on these data."""
+        return []
+
+    # ------------------------------------------------------------------ galleries that depend on the request
+
+    def settings(self, attribute: NDArray[np.integer[Any]], region: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Which view of the gallery each request is searched in.
+
+        Args:
+            attribute: ``(R, 2)`` changed attributes, −1 where there is none.
+            region: ``(R,)`` position in ``REGIONS``, −1 for the whole garment.
+
+        Returns:
+            ``(R,)`` numbers for ``gallery_view``; one and the same for methods with one space for everything.
+        """
+        return np.zeros(len(attribute), dtype=np.int64)
+
+    def gallery_view(self, stored: Tensor, setting: int) -> Tensor:
+        """The gallery ``(n, D)`` that requests of ``setting`` search, from what ``embed_gallery`` gave, ``(n, S)``."""
+        return stored
+
+    def views(
+        self, stored: NDArray[np.float32], attribute: NDArray[np.integer[Any]], region: NDArray[np.integer[Any]]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]] | None:
+        """Groups of requests with the gallery that each group searches, built one at a time when it is its turn.
+
+        Args:
+            stored: ``(N, S)`` what ``embed_gallery`` gave.
+            attribute: see ``settings``.
+            region: see ``settings``.
+
+        Returns:
+            Pairs of positions ``(r,)`` among the requests and vectors ``(N, D)``; None if the method has one space.
+        """
+        if type(self).settings is Method.settings:
+            return None
+        return self._views(stored, self.settings(attribute, region))
+
+    def _views(
+        self, stored: NDArray[np.float32], settings: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        for setting in np.unique(settings).tolist():
+            view: NDArray[np.float32] | None = None
+            for begin in range(0, len(stored), VIEW_BLOCK):
+                block = torch.from_numpy(np.array(stored[begin : begin + VIEW_BLOCK])).to(self.device)
+                with torch.no_grad():
+                    vectors = self.gallery_view(block, setting).float().cpu().numpy()
+                if view is None:
+                    view = np.empty((len(stored), vectors.shape[1]), np.float32)
+                view[begin : begin + len(vectors)] = vectors
+            assert view is not None, "an empty gallery has no views"
+            yield np.flatnonzero(settings == setting), view
+
     # ------------------------------------------------------------------ stages
 
     def begin(self, stage: Stage, seed: int) -> None:
         """Enters a stage: only what it leaves behind (``stage_state``) is trained from now on."""
         self.stage, self.stage_seed = stage, seed
+        if not stage.trained:
+            return
         trained = self.stage_state(stage)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trained)  # DDP waits for every parameter that asks for a gradient
@@ -105,14 +171,18 @@ class Method(L.LightningModule, ABC):
         return total
 
     def on_fit_start(self) -> None:
-        """Runs ``on_<stage>_start(batches)`` in evaluation mode, unless a checkpoint has already been through it."""
+        """Runs ``on_<stage>_start`` and ``cache_<stage>`` in evaluation mode.
+
+        A checkpoint has already been through the first; what the second keeps is in no checkpoint.
+        """
         assert self.stage is not None, "call begin(stage) first"
-        start = getattr(self, f"on_{self.stage.name}_start", None)
-        if start is None or self.trainer.ckpt_path is not None:
-            return
+        hooks = [getattr(self, f"on_{self.stage.name}_start", None)] if self.trainer.ckpt_path is None else []
+        hooks.append(getattr(self, f"cache_{self.stage.name}", None))
         self.eval()
         with torch.no_grad():
-            start(self._training_images())
+            for hook in hooks:
+                if hook is not None:
+                    hook(self._training_images())
         self.train()
 
     def _training_images(self) -> Iterator[LabelledBatch]:
@@ -129,7 +199,7 @@ class Method(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The stage's own optimiser and schedule."""
         assert self.stage is not None, "call begin(stage) first"
-        return getattr(self, f"{self.stage.name}_optimizer")()
+        return getattr(self, f"{self.stage.name}_optimizer")() if self.stage.trained else None
 
     # ------------------------------------------------------------------ embedding
 
@@ -148,7 +218,7 @@ class Method(L.LightningModule, ABC):
         labels = batch.labels if self.needs_labels else None
         context = Context(labels, batch.domain, batch.image_index)
         if isinstance(batch, QueryBatch):
-            vectors = self.embed_query(batch.image, batch.indicator, context)
+            vectors = self.embed_query(batch.image, batch.indicator, context._replace(region=batch.region))
         else:
             vectors = self.embed_gallery(batch.image, context)
         return EmbeddingBatch(vectors.float(), batch.index)

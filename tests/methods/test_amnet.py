@@ -131,7 +131,7 @@ def test_prototypes_are_means_over_the_images_that_carry_the_value(build, caplog
     model = build()
     model._trainer = _Trainer()
     images, labels = torch.randn(4, 3, 4, 4), torch.tensor([[0, 0, -1], [0, 1, 1], [1, 1, 1], [1, -1, 0]])
-    batches = [LabelledBatch(images[i : i + 2], labels[i : i + 2], torch.arange(2)) for i in (0, 2)]
+    batches = [LabelledBatch(images[i : i + 2], labels[i : i + 2], torch.arange(2), torch.zeros(2)) for i in (0, 2)]
     with torch.no_grad():
         model.on_manipulation_start(batches)
         features = model.backbone(images)
