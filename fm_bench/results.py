@@ -150,9 +150,8 @@ def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
 
 
 def _curve(report: Report) -> dict[str, list[float]]:
-    points = sorted(
-        (int(name.split("@")[1]), value.value) for name, value in report.metrics.items() if name.startswith("accuracy@")
-    )
+    cutoffs = {name: name.removeprefix("accuracy@") for name in report.metrics if name.startswith("accuracy@")}
+    points = sorted((int(k), report.metrics[name].value) for name, k in cutoffs.items() if k.isdigit())
     return {"k": [float(k) for k, _ in points], "accuracy": [value for _, value in points]}
 
 
