@@ -37,7 +37,7 @@ class RetrievalValidation(L.Callback):
         requests, labels = data.val_requests, np.asarray(data.val_labels)
         hit: Literal["attributes", "instance"] = "instance" if data.val_instance else "attributes"
         gallery_items, query_items = data.val_items
-        attribute, region = requests.attribute, np.full(len(requests), -1)
+        attribute, region = requests.attribute, np.full(len(requests.target), -1)
 
         def views(gallery: NDArray[np.float32], rows: NDArray[np.int64]) -> Views | None:
             found: Views | None = pl_module.views(gallery, attribute[rows], region[rows])  # type: ignore[operator]

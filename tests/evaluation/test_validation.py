@@ -25,7 +25,9 @@ class Data(L.LightningDataModule):
         self.val_labels = rng.integers(0, 3, (n, 3))
         self.gallery = torch.from_numpy(rng.standard_normal((n, 4)).astype(np.float32))
         self.queries = torch.from_numpy(rng.standard_normal((r, 4)).astype(np.float32))
-        self.val_requests = SimpleNamespace(target=self.val_labels[rng.integers(0, n, r)])
+        target = self.val_labels[rng.integers(0, n, r)]
+        self.val_requests = SimpleNamespace(target=target, attribute=np.full((r, 2), -1))
+        self.val_instance, self.val_items = False, (np.arange(n), np.arange(r))
         self.val_exclude = rng.integers(-1, n, r)
 
     def train_dataloader(self):
@@ -110,3 +112,55 @@ def test_small_gallery_keeps_the_names(tmp_path):
 def test_few_batches_are_enough(tmp_path):
     model, _ = fit(Data(), tmp_path, limit_val_batches=2)
     assert all(0 <= value <= 1 for seen in model.seen for value in seen.values())
+
+
+def test_street_photos_look_for_their_item(tmp_path):
+    data = Data()
+    rng = np.random.default_rng(1)
+    data.val_instance, data.val_items = True, (rng.integers(0, 20, 80), rng.integers(0, 20, 30))
+    expected = evaluate(
+        data.gallery.numpy(),
+        data.queries.numpy(),
+        protocol=Protocol("x", 0, hit="instance", k=(20,), ndcg=(20,), mrr=(1000,)),
+        targets=data.val_requests.target,
+        gallery_labels=data.val_labels,
+        exclude=data.val_exclude,
+        gallery_items=data.val_items[0],
+        query_items=data.val_items[1],
+        infeasible="miss",
+        resamples=0,
+    )
+    model, _ = fit(data, tmp_path)
+    assert model.seen[0]["val/accuracy@20"] == pytest.approx(expected.metrics["accuracy@20"].value)
+    assert model.seen[0]["val/accuracy@20"] != pytest.approx(Data().expected(0)["val/accuracy@20"])
+
+
+def test_requests_are_searched_in_the_view_that_the_method_names(tmp_path):
+    """Two spaces, the second one turned upside down: the gallery of a request is the one of its setting."""
+
+    class Twofold(Model):
+        def views(self, gallery, attribute, region):
+            assert attribute.shape == (len(region), 2)
+            assert (region == -1).all()
+            self.asked = getattr(self, "asked", 0) + len(attribute)
+            half = len(attribute) // 2
+            yield np.arange(half), gallery
+            yield np.arange(half, len(attribute)), -gallery
+
+    data, plain = Data(), Data().expected(0)
+    upside = Data()
+    upside.gallery = -upside.gallery
+    model = Twofold()
+    runner = L.Trainer(
+        max_epochs=1,
+        callbacks=[RetrievalValidation()],
+        logger=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    runner.fit(model, datamodule=data)
+    assert model.asked == 30
+    found = model.seen[0]["val/accuracy@20"]
+    assert found not in (pytest.approx(plain["val/accuracy@20"]), pytest.approx(upside.expected(0)["val/accuracy@20"]))
