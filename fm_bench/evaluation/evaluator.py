@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Embeddings in, report out: search, judge every request, average with intervals."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -8,17 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.evaluation import metrics
+from fm_bench.evaluation import metrics, sweep
+from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.protocol import Protocol
-from fm_bench.evaluation.relevance import Codes, Matches, check_labels, join
+from fm_bench.evaluation.relevance import Codes, check_labels
 from fm_bench.evaluation.significance import RESAMPLES, Estimate, bootstrap
-from fm_bench.retrieval.distances import F32, F64, I64, exact
+from fm_bench.evaluation.sweep import Nested, Sweep
+from fm_bench.retrieval.distances import F32, F64, I64, check_embeddings, exact
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.scan import count_before
 from fm_bench.retrieval.search import check_exclusions, check_k
 
-__all__ = ["Estimate", "Report", "evaluate"]
+__all__ = ["Estimate", "Report", "View", "evaluate"]
+
+View = tuple[NDArray[np.integer[Any]], NDArray[np.floating[Any]]]
+"""Positions of requests ``(r,)``, and the gallery vectors ``(N, D)`` in which they are searched."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +36,8 @@ class Report:
     """
 
     metrics: dict[str, Estimate]
-    """All requests together, e.g. ``accuracy@20``, ``chance@20``, ``ndcg@20``, ``ndcg_ones@20``, ``mrr@1000``."""
+    """All requests together, e.g. ``accuracy@20``, ``chance@20``, ``success@5``, ``ndcg@20``, ``ndcg_ones@20``,
+    ``mrr@1000``; of a sweep ``accuracy@20|250``, in a gallery of 250, and ``increment_ratio@20``."""
     by_attribute: dict[str, dict[str, Estimate]]
     """The requests that change an attribute; a request that changes two counts for both."""
     by_changes: dict[int, dict[str, Estimate]]
@@ -52,6 +60,8 @@ class Report:
     """Counted requests without any hit in the gallery: always a miss."""
     attribute_requests: dict[str, int] = field(default_factory=dict)
     """Requests behind each entry of ``by_attribute``."""
+    sweep: Sweep | None = None
+    """The curve over gallery sizes, where the protocol asks for one."""
 
     def as_json(self) -> dict[str, Any]:
         """Metrics as ``{"value", "low", "high"}``, and the counts."""
@@ -64,15 +74,16 @@ class Report:
             "tied": self.tied_share,
             "skipped": self.skipped,
             "infeasible": self.infeasible,
-        }
+        } | ({} if self.sweep is None else {"sweep": self.sweep._asdict()})
 
 
 def _as_json(estimates: dict[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: estimate._asdict() for name, estimate in estimates.items()}
+    """What is undefined is left out, since NaN is not JSON."""
+    return {name: estimate._asdict() for name, estimate in estimates.items() if math.isfinite(estimate.value)}
 
 
 def evaluate(
-    gallery: NDArray[np.floating[Any]],
+    gallery: NDArray[np.floating[Any]] | None,
     queries: NDArray[np.floating[Any]],
     *,
     protocol: Protocol,
@@ -85,6 +96,7 @@ def evaluate(
     query_items: NDArray[np.int64] | None = None,
     gallery_keys: NDArray[np.integer[Any]] | None = None,
     query_keys: NDArray[np.integer[Any]] | None = None,
+    views: Iterable[View] | None = None,
     seed: int = 0,
     infeasible: Literal["error", "miss"] = "error",
     resamples: int = RESAMPLES,
@@ -92,7 +104,7 @@ def evaluate(
     """Scores query embeddings against gallery embeddings.
 
     Args:
-        gallery: ``(N, D)`` float32, in memory or memory-mapped.
+        gallery: ``(N, D)`` float32, in memory or memory-mapped; not searched, and perhaps None, where there are views.
         queries: ``(R, D)`` float32, one per request.
         protocol: what is counted.
         targets: ``(R, A)`` labels of what is looked for, −1 = missing.
@@ -105,6 +117,10 @@ def evaluate(
         gallery_keys: ``(N,)`` integers that name the images (catalogue rows, say), all different: they order ties, so
             that the gallery's order does not matter. Default: positions.
         query_keys: ``(R,)`` integers that name the requests. Default: positions.
+        views: where the gallery's vectors depend on the request: pairs of positions ``(r,)`` of requests and the
+            vectors ``(N, D)`` in which they are searched, of the gallery's images in their order. Every request stands
+            in one view. They are taken one at a time, and let go before the next is taken, so that a generator needs
+            memory for one.
         seed: of the order of ties and the resamples.
         infeasible: a request without any hit in the gallery is an ``"error"``, or a ``"miss"`` that is counted.
         resamples: of the requests, for the intervals; 0 leaves the intervals out.
@@ -112,121 +128,179 @@ def evaluate(
     Raises:
         UserError: on NaN or wrong shapes, a cut-off beyond the gallery, no request with a labelled target, missing item
             ids under instance hits, or infeasible requests where they are an error.
+        ValueError: if neither gallery nor views are given, or if the views do not hold every request once.
     """
-    check_labels(gallery_labels, "gallery labels", len(gallery))
+    if views is None:
+        if gallery is None:
+            raise ValueError("give the gallery or views of it")
+        views = [(np.arange(len(queries)), gallery)]
+    images = len(gallery_labels)
+    check_labels(gallery_labels, "gallery labels", images if gallery is None else len(gallery))
     check_labels(targets, "targets", len(queries), gallery_labels.shape[1])
-    index = ExactIndex(gallery, keys=gallery_keys, seed=seed)
-    queries = index.check_queries(queries)
+    queries = np.ascontiguousarray(check_embeddings(queries, "query"))
     if exclude is None or not protocol.exclude_query:
         exclude = np.full(len(queries), -1)
-    exclude = check_exclusions(exclude, len(queries), len(gallery))
-    check_k(protocol.depth, len(gallery), exclude)
+    exclude = check_exclusions(exclude, len(queries), images)
+    check_k(protocol.depth, images, exclude)
     labelled = (targets >= 0).any(axis=1)
     counted = np.flatnonzero(labelled | (protocol.hit == "instance"))
     if not len(counted):
         raise UserError(f"none of {len(queries)} requests has a labelled target: give requests with labels.")
-    keys = np.arange(len(queries)) if query_keys is None else query_keys
-    items = _items(protocol, gallery_items, query_items, len(gallery), len(queries))
-    asked = _Asked(
-        queries[counted], exclude[counted], keys[counted], None if items is None else (items[0], items[1][counted])
+    names = np.arange(len(queries)) if query_keys is None else query_keys
+    keys = np.arange(images) if gallery_keys is None else gallery_keys
+    items = _items(protocol, gallery_items, query_items, images, len(queries))
+    hits = Hits(
+        Codes.of(targets[counted], gallery_labels, protocol.missing),
+        exclude[counted],
+        None if items is None else (items[0], items[1][counted]),
+        max(protocol.ndcg, default=1),
     )
-    codes = Codes.of(targets[counted], gallery_labels, protocol.missing)
-    judged = _judge(index, asked, codes, protocol, infeasible)
+    hopeless = _hopeless(hits, infeasible)
+    place = np.full(len(queries), -1)
+    place[counted] = np.arange(len(counted))
+    nested = Nested(hits, protocol.sweep, keys, names[counted], seed) if protocol.sweep else None
+    asked = _Asked(queries[counted], names[counted], place)
+    found = _search(views, asked, hits, protocol, keys, nested, seed)
+    values = _values(found, hits, protocol, nested)
     changed = None if changed is None else np.asarray(changed)[counted]
-    names = [str(m) for m in range(targets.shape[1])] if attribute_names is None else list(attribute_names)
-    total, by_attribute, by_changes = _summarize(judged.values, changed, names, resamples, seed)
+    attributes = [str(m) for m in range(targets.shape[1])] if attribute_names is None else list(attribute_names)
+    total, by_attribute, by_changes = _summarize(values, changed, attributes, resamples, seed)
+    if found.swept is not None:
+        total[sweep.RATIO] = sweep.increment_ratio(found.swept[:, 0], found.swept[:, -1], resamples, seed)
     return Report(
         metrics=total,
         by_attribute={name: part for name, (part, _) in by_attribute.items()},
         by_changes=by_changes,
-        per_request=judged.values,
+        per_request=values,
         counted=counted,
-        ranking=judged.ranking,
+        ranking=found.ranking,
         requests=len(counted),
-        gallery=len(gallery),
-        tied_share=float(judged.ranking.tied.mean()),
+        gallery=images,
+        tied_share=float(found.ranking.tied.mean()),
         skipped=len(queries) - len(counted),
-        infeasible=judged.infeasible,
+        infeasible=hopeless,
         attribute_requests={name: size for name, (_, size) in by_attribute.items()},
+        sweep=None if nested is None or found.swept is None else nested.curve(found.swept),
     )
+
+
+def _hopeless(hits: Hits, infeasible: Literal["error", "miss"]) -> int:
+    """How many requests have no hit in the gallery. Raises UserError if there are some and that is an error."""
+    hopeless = np.flatnonzero(hits.relevant == 0)
+    if len(hopeless) and infeasible == "error":
+        raise UserError(
+            f"{len(hopeless)} of {len(hits.relevant)} requests have no hit in the gallery of "
+            f"{len(hits.codes.gallery)} images, the first is request {hopeless[0]}: leave them out, or mine the "
+            "requests against this gallery."
+        )
+    return len(hopeless)
 
 
 class _Asked(NamedTuple):
+    """The counted requests."""
+
     queries: F32
-    exclude: I64
     keys: NDArray[np.integer[Any]]
-    items: tuple[I64, I64] | None  # of the gallery and of the requests, under instance hits
+    place: I64  # (given requests,) position of each among the counted ones, or -1
 
 
-class _Judged(NamedTuple):
-    values: dict[str, F64]
+class _Found(NamedTuple):
+    """What was found for every counted request, in order, whichever view it was found in."""
+
     ranking: Ranking
-    infeasible: int
+    rank: I64  # of the first hit; 0 where there is none within the deepest cut-off
+    hits: NDArray[np.bool_]  # (R, depth)
+    swept: F64 | None  # (R, sizes)
 
 
-def _judge(
-    index: ExactIndex, asked: _Asked, codes: Codes, protocol: Protocol, infeasible: Literal["error", "miss"]
-) -> _Judged:
-    """Every metric of every request."""
-    depth = protocol.depth
-    matches = Matches(codes, max(protocol.ndcg, default=1) + 1)
-    own = np.where(asked.exclude >= 0, codes.matched(asked.exclude[:, None])[:, 0].astype(np.int64), -1)
-    if asked.items is None:
-        relevant = matches.relevant - (own == codes.needed)
-    else:
-        own_hit = (asked.exclude >= 0) & (asked.items[0][asked.exclude] == asked.items[1])
-        relevant = _count_items(*asked.items) - own_hit
-    hopeless = np.flatnonzero(relevant == 0)
-    if len(hopeless) and infeasible == "error":
-        raise UserError(
-            f"{len(hopeless)} of {len(relevant)} requests have no hit in the gallery of {len(index)} images, "
-            f"the first is request {hopeless[0]}: leave them out, or mine the requests against this gallery."
-        )
-    ranking = index.search(asked.queries, depth, exclude=asked.exclude, query_keys=asked.keys)
-    matched = codes.matched(ranking.ids)
-    hits = (
-        matched == codes.needed[:, None]
-        if asked.items is None
-        else asked.items[0][ranking.ids] == asked.items[1][:, None]
-    )
-    rank = metrics.first_hit(hits)
-    _deeper_ranks(rank, index, asked, matches, relevant, max(protocol.mrr, default=0), depth)
-    values: dict[str, F64] = {}
-    by_chance = metrics.chance(relevant, len(index) - (asked.exclude >= 0), depth)
-    for k in protocol.k:
-        values[f"accuracy@{k}"] = metrics.accuracy(rank, k)
-        values[f"chance@{k}"] = by_chance[:, k - 1]
-    if protocol.ndcg:
-        deepest = max(protocol.ndcg)
-        gallery, ones = metrics.ndcg(matched[:, :deepest], matches.best(deepest, own), codes.needed)
-        for k in protocol.ndcg:
-            values[f"ndcg@{k}"] = np.where(codes.needed > 0, gallery[:, k - 1], np.nan)
-            values[f"ndcg_ones@{k}"] = np.where(codes.needed > 0, ones[:, k - 1], np.nan)
-    for k in protocol.mrr:
-        values[f"mrr@{k}"] = metrics.reciprocal_rank(rank, k)
-    return _Judged(values, ranking, len(hopeless))
+def _search(
+    views: Iterable[View],
+    asked: _Asked,
+    hits: Hits,
+    protocol: Protocol,
+    keys: NDArray[np.integer[Any]],
+    nested: Nested | None,
+    seed: int,
+) -> _Found:
+    """Searches every view for its own requests. Before the next view is made, nothing refers to the one before."""
+    number, depth = len(asked.queries), protocol.depth
+    ranking = Ranking(np.empty((number, depth), np.int64), np.empty((number, depth)), np.empty(number, bool))
+    found = np.zeros((number, depth), bool)
+    rank = np.zeros(number, np.int64)
+    swept = None if nested is None else np.zeros((number, len(nested.sizes)))
+    seen = np.zeros(len(asked.place), np.int64)
+    for positions, gallery in views:
+        _check_view(positions, gallery, seen, len(keys))
+        rows = asked.place[positions]
+        rows = rows[rows >= 0]
+        index = ExactIndex(gallery, keys=keys, seed=seed)
+        queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
+        part = index.search(queries, depth, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
+        for whole, some in zip(ranking, part, strict=True):
+            whole[rows] = some
+        found[rows] = hits.are(rows, part.ids)
+        rank[rows] = metrics.first_hit(found[rows])
+        late = rows[(rank[rows] == 0) & (hits.relevant[rows] > 0)]
+        if (limit := max(protocol.mrr, default=0)) > depth and len(late):
+            rank[late] = _late_rank(index, asked, late, hits, limit)
+        if nested is not None and swept is not None:
+            swept[rows] = nested.found(index, queries, rows, ties)
+        del gallery, index, ties  # a view may be as large as memory allows
+    if (seen == 0).any():
+        raise ValueError(f"no view holds request {int(np.argmin(seen))}")
+    return _Found(ranking, rank, found, swept)
 
 
-def _deeper_ranks(
-    rank: I64, index: ExactIndex, asked: _Asked, matches: Matches, relevant: I64, limit: int, depth: int
-) -> None:
-    """Fills in the rank of the first hit where it lies between ``depth`` and ``limit``.
+def _check_view(positions: NDArray[np.integer[Any]], gallery: NDArray[Any], seen: I64, images: int) -> None:
+    """Counts the requests of a view in ``seen``. Raises ValueError if they or the gallery cannot be of this work."""
+    if len(gallery) != images:
+        raise ValueError(f"a view has {len(gallery)} gallery vectors, but there are {images} images")
+    np.add.at(seen, positions, 1)
+    if (seen > 1).any():
+        raise ValueError(f"two views hold request {int(np.argmax(seen))}")
 
-    Instead of ranking ``limit`` images for everyone, the nearest hit of those requests is looked up, and the images
+
+def _late_rank(index: ExactIndex, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
+    """``(r,)`` rank of the first hit of requests that have one beyond the images that were ranked; 0 past ``limit``.
+
+    Instead of ranking ``limit`` images for everyone, the nearest hit of these requests is looked up, and the images
     that come before it are counted.
     """
-    rows = np.flatnonzero((rank == 0) & (relevant > 0))
-    if limit <= depth or not len(rows):
-        return
-    pair, image = matches.pairs(rows) if asked.items is None else join(asked.items[1][rows], asked.items[0])
-    keep = image != asked.exclude[rows[pair]]
-    pair, image = pair[keep], image[keep]
     queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
+    pair, image = hits.pairs(rows)
     distance, number = exact(queries, index.gallery, pair, image), ties(pair, image)
     order = np.lexsort((number, distance, pair))
     first = order[np.searchsorted(pair[order], np.arange(len(rows)))]
-    before = count_before(index, queries, distance[first], number[first], ties, asked.exclude[rows], limit)
-    rank[rows] = np.where(before < limit, before + 1, 0)
+    before = count_before(index, queries, distance[first], number[first], ties, hits.exclude[rows], limit)
+    return np.where(before < limit, before + 1, 0)
+
+
+def _values(found: _Found, hits: Hits, protocol: Protocol, nested: Nested | None) -> dict[str, F64]:
+    """Every metric of every request."""
+    values: dict[str, F64] = {}
+    needed = hits.codes.needed
+    images = len(hits.codes.gallery) - (hits.exclude >= 0)
+    by_chance = metrics.chance(hits.relevant, images, protocol.depth)
+    for k in protocol.k:
+        values[f"accuracy@{k}"] = metrics.accuracy(found.rank, k)
+        values[f"chance@{k}"] = by_chance[:, k - 1]
+    for k in protocol.success:
+        values[f"success@{k}"] = metrics.success(found.hits, k)
+    if protocol.ndcg:
+        deepest = max(protocol.ndcg)
+        matched = hits.codes.matched(found.ranking.ids[:, :deepest])
+        gallery, ones = metrics.ndcg(matched, hits.matches.best(deepest, hits.own), needed)
+        for k in protocol.ndcg:
+            values[f"ndcg@{k}"] = np.where(needed > 0, gallery[:, k - 1], np.nan)
+            values[f"ndcg_ones@{k}"] = np.where(needed > 0, ones[:, k - 1], np.nan)
+    for k in protocol.mrr:
+        values[f"mrr@{k}"] = metrics.reciprocal_rank(found.rank, k)
+    if nested is not None and found.swept is not None:
+        chance = nested.chance()
+        for i, size in enumerate(nested.sizes.tolist()):
+            values[sweep.at(size)] = found.swept[:, i]
+            values[sweep.at(size, f"chance@{sweep.K}")] = chance[:, i]
+    return values
 
 
 def _items(
@@ -244,11 +318,6 @@ def _items(
                 f"{side} item ids have shape {items.shape} and type {items.dtype}, but {rows} integers are needed."
             )
     return gallery.astype(np.int64), queries.astype(np.int64)
-
-
-def _count_items(gallery: I64, queries: I64) -> I64:
-    ordered = np.sort(gallery)
-    return np.searchsorted(ordered, queries, side="right") - np.searchsorted(ordered, queries)
 
 
 def _summarize(

@@ -2,9 +2,11 @@
 """Walks over the whole gallery for what a list of nearest neighbours cannot tell.
 
 * ``replace_rows`` ranks, in float64, the queries for which float32 could not prove its list: ties and near-ties.
-* ``count_before`` counts how many images come before a given one, which is that image's rank, however deep it lies.
+* ``count_before`` counts how many images come before a given one, which is that image's rank, however deep it lies;
+  ``count_by_segment`` does so in parts of the gallery.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,34 +134,73 @@ def count_before(
     Returns:
         ``(R,)`` counts, exact up to ``limit``.
     """
+    everywhere = np.zeros(len(index), np.int64)
+
+    def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
+        return np.asarray(ids != exclude[rows])
+
+    return count_by_segment(index, queries, distances, numbers, ties, counts, limit, everywhere, 1)[:, 0]
+
+
+def count_by_segment(
+    index: "ExactIndex",
+    queries: F32,
+    distances: F64,
+    numbers: U64,
+    ties: TieOrder,
+    counts: Callable[[I64, I64], NDArray[np.bool_]],
+    limit: int,
+    segment: I64,
+    segments: int,
+) -> I64:
+    """As ``count_before``, apart for each segment of the gallery, and only what ``counts``.
+
+    Args:
+        index: the gallery.
+        queries: ``(R, D)``.
+        distances: ``(R,)`` exact squared distances.
+        numbers: ``(R,)`` tie numbers.
+        ties: the order of ties of these queries.
+        counts: whether image ``ids[i]`` counts for query ``rows[i]``.
+        limit: a query of which the first segment's count has passed this is not continued.
+        segment: ``(N,)`` which segment each image is in.
+        segments: how many there are.
+
+    Returns:
+        ``(R, segments)`` counts, exact for queries whose first count is up to ``limit``.
+    """
+    count = np.zeros((len(queries), segments), np.int64)
     if not len(queries):
-        return np.empty(0, np.int64)
-    everyone = np.arange(len(queries))
-    out = np.flatnonzero(exclude >= 0)
-    count = np.zeros(len(queries), np.int64)
-    count[out] -= _before(index, queries, out, exclude[out], distances, numbers, ties)
+        return count
     centred, norms = index.centred(queries)
     half = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
     error = slack(norms, distances, index.dim + 1, 24)
     with np.errstate(over="ignore"):
         surely, possibly = (half + error).astype(np.float32), (half - error).astype(np.float32)
     augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
+
+    def add(rows: I64, i: I64, j: I64) -> None:
+        cells = np.bincount(i * segments + segment[j], minlength=len(rows) * segments)
+        count[rows] += cells.reshape(len(rows), segments)
+
     for part in blocks(len(index), min(_ROWS, index.block_rows)):
         vectors = index.gallery[part] - index.centre
         block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
-        active = everyone[count <= limit]
+        active = np.flatnonzero(count[:, 0] <= limit)
         for some in blocks(len(active), _QUERIES):
             rows = active[some]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
                 products = augmented[rows] @ block.T
             place = np.flatnonzero(~(products < possibly[rows, None]))  # few, unless a request is hopeless anyway
             i, j = np.divmod(place, len(block))
+            wanted = counts(rows[i], j + part.start)
+            place, i, j = place[wanted], i[wanted], j[wanted] + part.start
             sure = products.ravel()[place] > surely[rows[i]]
-            count[rows] += np.bincount(i[sure], minlength=len(rows))
-            i, j = i[~sure], j[~sure] + part.start
+            add(rows, i[sure], j[sure])
+            i, j = i[~sure], j[~sure]
             for few in blocks(len(i), 4 * _PAIRS):
                 closer = _before(index, queries, rows[i[few]], j[few], distances, numbers, ties)
-                count[rows] += np.bincount(i[few][closer], minlength=len(rows))
+                add(rows, i[few][closer], j[few][closer])
     return count
 
 

@@ -2,6 +2,7 @@
 """The evaluator against the definitions written out, and what must not change its results."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,15 +162,16 @@ def by_chance(case, n):
     return values
 
 
+@pytest.mark.parametrize("sweep", [(), (0.05, 0.5, 1.0)])
 @pytest.mark.parametrize("kind", ["plain", "constant"])
-def test_memory_does_not_grow_with_queries_times_gallery(kind, tmp_path):
+def test_memory_does_not_grow_with_queries_times_gallery(kind, sweep, tmp_path):
     case = problem(60_000, 1000, a=6, d=16, values=6, missing=0.0)
     if kind == "constant":
         case["gallery"], case["queries"] = np.zeros_like(case["gallery"]), np.zeros_like(case["queries"])
     np.save(tmp_path / "gallery.npy", case["gallery"])
     case["gallery"] = np.load(tmp_path / "gallery.npy", mmap_mode="r")
     tracemalloc.start()
-    evaluate(**case, protocol=PROTOCOL, infeasible="miss", resamples=500)
+    evaluate(**case, protocol=replace(PROTOCOL, sweep=sweep), infeasible="miss", resamples=500)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6  # one byte for each pair would be 60 MB, one float32 240 MB; blocks take the rest
