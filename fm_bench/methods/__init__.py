@@ -6,10 +6,14 @@ from fm_bench.methods.attribute_based import AttributeBased
 from fm_bench.methods.attribute_network import AttributeNetwork
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.methods.bounds import Identity, Oracle, Random
+from fm_bench.methods.dsift_fisher import DSIFTFisher
+from fm_bench.methods.fashionsearchnet import FashionSearchNet
 
 METHODS: dict[str, type[Method]] = {
     "amnet": AMNet,
     "attribute-based": AttributeBased,
+    "dsift-fisher": DSIFTFisher,
+    "fashionsearchnet": FashionSearchNet,
     "identity": Identity,
     "oracle": Oracle,
     "random": Random,
@@ -21,6 +25,8 @@ __all__ = [
     "AttributeBased",
     "AttributeNetwork",
     "Context",
+    "DSIFTFisher",
+    "FashionSearchNet",
     "Identity",
     "Method",
     "Oracle",
