@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,7 +143,8 @@ class StageRunner:
         work = f"{trainer.max_epochs} x {images:,} images" if images else "on features"
         self.say(f"stage {stage.name}: {work}" + (", resumed" if resume else ""))
         started = time.perf_counter()
-        with interruptible(trainer):
+        with interruptible(trainer), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*this fit will run with no optimizer")  # stages without gradients
             trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         # an untrained stage has no epochs for the timer, which outlives interruptions
         seconds = timer.time_elapsed("train") if stage.trained else time.perf_counter() - started
