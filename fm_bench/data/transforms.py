@@ -64,3 +64,11 @@ def normalise(images: Tensor) -> Tensor:
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
     floats = images.to(torch.float32, memory_format=torch.channels_last)
     return floats.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def denormalise(images: Tensor) -> NDArray[np.uint8]:
+    """The inverse of ``normalise``, on the CPU and as OpenCV wants pictures: ``(B, H, W, 3)`` uint8."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    pixels = (images.float() * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())

@@ -7,6 +7,7 @@ from fm_bench.methods.attribute_network import AttributeNetwork
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.methods.bounds import Identity, Oracle, Random
 from fm_bench.methods.dsift_fisher import DSIFTFisher
+from fm_bench.methods.dsift_fisher import DSIFTFisher
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 
 METHODS: dict[str, type[Method]] = {
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Method]] = {
     "attribute-based": AttributeBased,
     "dsift-fisher": DSIFTFisher,
     "fashionsearchnet": FashionSearchNet,
+    "dsift-fisher": DSIFTFisher,
     "identity": Identity,
     "oracle": Oracle,
     "random": Random,
@@ -25,6 +27,7 @@ __all__ = [
     "AttributeBased",
     "AttributeNetwork",
     "Context",
+    "DSIFTFisher",
     "DSIFTFisher",
     "FashionSearchNet",
     "Identity",

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from fm_bench.data.transforms import MEAN, STD, Augment, normalise
+from fm_bench.data.transforms import MEAN, STD, Augment, denormalise, normalise
 
 
 def pictures(count: int, size: int = 64) -> np.ndarray:
@@ -107,3 +107,8 @@ def test_importing_asks_no_network() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "version" not in done.stderr.lower()
+
+
+def test_denormalise_gives_the_very_pictures_back() -> None:
+    images = pictures(3)
+    assert np.array_equal(denormalise(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))), images)
