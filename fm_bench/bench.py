@@ -146,7 +146,7 @@ class Bench:
             reports = judge(method, vectors, datamodule, asked)
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
-        dim = vectors["gallery"].shape[1]
+        dim = max(vectors[name].shape[1] for name in asked)
         notes = [*dataset.notes, *method.row_notes, *notes, *_stage_notes(stages)]
         facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
         record = make_record(facts, method, datamodule, asked, reports, stages, clock.seconds, dim)
@@ -206,7 +206,7 @@ class Bench:
                 place = folder / "embeddings" / name
                 key = digest(fingerprint, name, question.requests.digest)
                 vectors[name] = embedded[same] = embed_to_store(
-                    method, datamodule, loader, len(question.requests), place, key, self.config.trainer
+                    method, datamodule, loader, len(question.requests), place, key, self.config.trainer, "queries"
                 )
         return vectors
 
