@@ -10,6 +10,7 @@ Which images a size has, and which hit is kept, follow seeded shuffles of the im
 nor the embedding has a say in it.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,12 @@ class Sweep(NamedTuple):
 def at(size: int, metric: str = f"accuracy@{K}") -> str:
     """The name of a metric in the gallery of ``size`` images: ``accuracy@20|250``."""
     return f"{metric}|{size}"
+
+
+def swept(names: Iterable[str], metric: str = f"accuracy@{K}") -> list[tuple[int, str]]:
+    """Of the ``names`` those that ``at`` gave, as (size, name), smallest gallery first."""
+    parts = [(name.partition("|"), name) for name in names]
+    return sorted((int(size), name) for (family, _, size), name in parts if family == metric and size.isdecimal())
 
 
 class Nested:

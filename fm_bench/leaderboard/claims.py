@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The papers' headline claims as a table, and whether our runs preserve them.
+"""Whether our runs preserve the papers' claims, which ``papers.py`` lists.
 
 A claim is an order, "X beats Y on this metric"; absolute numbers of different data are never compared. The verdict
-follows from the 95 % bootstrap interval of X minus Y over requests: *preserved* if it lies above 0, *undecided* if it
-contains 0, *violated* if it lies below.
+follows from the 95 % bootstrap interval over requests of X's lead over Y (X minus Y, or Y minus X where lower is
+better): *preserved* if it lies above 0, *undecided* if it contains 0, *violated* if it lies below. Where the paper's
+own difference is about nothing, *undecided* counts as preserved.
 """
 
 import dataclasses
@@ -12,35 +13,11 @@ from typing import Literal, NamedTuple
 
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pooled, sample
+from fm_bench.leaderboard.papers import CLAIMS, Claim
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
 SEEDS = 3  # fewer make a verdict provisional: training noise is not in the interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """``x`` beats ``y`` on ``metric`` of ``protocol``; ``y`` may be judged on a protocol of its own.
-
-    Attributes:
-        id: short name, shared by the metrics of one claim.
-        statement: the claim in words.
-        x, y: methods as on the command line.
-        metric: what is compared, higher is better.
-        protocol, protocol_y: where x and y are judged.
-        reported: the paper's numbers, x against y.
-        source: where they are printed.
-    """
-
-    id: str
-    statement: str
-    x: str
-    y: str
-    metric: str
-    reported: str
-    source: str
-    protocol: str = "manipulate-1"
-    protocol_y: str = "manipulate-1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +28,7 @@ class Verdict:
         claim: the claim.
         data, profile, mode: where the runs were made.
         outcome: preserved, undecided, violated or untested.
-        difference: x minus y with its interval; None if untested.
+        difference: x's lead over y with its interval; None if untested.
         seeds: how many runs of x and of y it rests on.
         reason: why it is untested, or what to keep in mind.
     """
@@ -66,86 +43,6 @@ class Verdict:
     reason: str = ""
 
 
-_AMNET = "Zhao et al., CVPR 2017"
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "H1",
-        "The memory helps",
-        "amnet",
-        "amnet/no-memory",
-        "accuracy@20",
-        "DARN .545 vs .230; DeepFashion .338 vs .208",
-        _AMNET,
-    ),
-    Claim(
-        "H2",
-        "The ranking loss helps",
-        "amnet",
-        "amnet/no-ranking",
-        "accuracy@20",
-        "DARN .545 vs .316; DeepFashion .338 vs .266",
-        _AMNET,
-    ),
-    # The loss without memory minus the loss without ranking is (X - no-memory) - (X - no-ranking): X cancels.
-    Claim(
-        "H3",
-        "Removing the memory costs more than removing the ranking loss",
-        "amnet/no-ranking",
-        "amnet/no-memory",
-        "accuracy@20",
-        "DARN .316 vs .230; DeepFashion .266 vs .208",
-        _AMNET,
-    ),
-    Claim(
-        "H3",
-        "Removing the memory costs more than removing the ranking loss",
-        "amnet/no-ranking",
-        "amnet/no-memory",
-        "ndcg@20",
-        "DARN .32 vs .23; DeepFashion .28 vs .23",
-        _AMNET,
-    ),
-    Claim(
-        "H4",
-        "Requests that change two attributes are harder than those that change one",
-        "amnet",
-        "amnet",
-        "accuracy@20",
-        "DARN .545 vs .464",
-        _AMNET,
-        protocol_y="manipulate-2",
-    ),
-    Claim(
-        "H4",
-        "Requests that change two attributes are harder than those that change one",
-        "amnet",
-        "amnet",
-        "ndcg@20",
-        "DARN .46 vs .41",
-        _AMNET,
-        protocol_y="manipulate-2",
-    ),
-    Claim(
-        "AMN-07",
-        "AMNet beats retrieval by classified attributes",
-        "amnet",
-        "attribute-based",
-        "accuracy@20",
-        "DARN .545 vs a lower curve without a printed value",
-        _AMNET,
-    ),
-    Claim(
-        "AMN-10",
-        "AMNet beats retrieval by classified attributes",
-        "amnet",
-        "attribute-based",
-        "ndcg@20",
-        "DARN .46 vs .33",
-        _AMNET,
-    ),
-)
-
-
 class Answers(NamedTuple):
     """What the rows of one table answered: (row, metric) -> sample, or why there is none."""
 
@@ -158,12 +55,14 @@ class Answers(NamedTuple):
 def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Every claim on every data set, profile and mode for which one of its methods was run, in a fixed order."""
     by_fingerprint = {run.record.fingerprint: run for run in runs}
-    wanted = {(name, claim.metric) for claim in claims for name in (claim.x, claim.y)}
-    protocols = {protocol for claim in claims for protocol in (claim.protocol, claim.protocol_y)}
+    wanted: dict[str, set[tuple[str, str]]] = {}  # protocol -> methods and metrics
+    for claim in claims:
+        wanted.setdefault(claim.protocol, set()).add((claim.x, claim.metric))
+        wanted.setdefault(claim.protocol_y, set()).add((claim.y, claim.metric))
     answers = [
-        _answers(table, by_fingerprint, sorted(wanted))
+        _answers(table, by_fingerprint, sorted(wanted[table.key.protocol]))
         for table in tables(run.record for run in by_fingerprint.values())
-        if table.key.protocol in protocols
+        if table.key.protocol in wanted
     ]
     places = list(dict.fromkeys(answer.key[:3] for answer in answers))
     return [
@@ -211,9 +110,11 @@ def _judge(claim: Claim, answers: Sequence[Answers]) -> list[Verdict]:
     return [verdict for _, verdict in tested] or untested[:1]
 
 
-def outcome(found: Comparison) -> Outcome:
-    """The verdict that an interval of x minus y allows."""
-    return "preserved" if found.low > 0 else "violated" if found.high < 0 else "undecided"
+def outcome(found: Comparison, tie: bool = False) -> Outcome:
+    """The verdict that an interval of x's lead over y allows; a tie is preserved unless it is violated."""
+    if found.high < 0:
+        return "violated"
+    return "preserved" if found.low > 0 or tie else "undecided"
 
 
 def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
@@ -224,10 +125,13 @@ def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
         if (name, claim.metric) in answers.problems:
             return Verdict(claim, *place, "untested", reason=answers.problems[name, claim.metric])
     assert y is not None
-    found = contrast(x.samples[claim.x, claim.metric], y.samples[claim.y, claim.metric])
+    sides = x.samples[claim.x, claim.metric], y.samples[claim.y, claim.metric]
+    found = contrast(*(reversed(sides) if claim.lower else sides))
     seeds = len(x.rows[claim.x].records), len(y.rows[claim.y].records)
-    reason = "" if min(seeds) >= SEEDS else f"Provisional: fewer than {SEEDS} seeds."
-    return Verdict(claim, *place, outcome(found), found, seeds, reason)
+    reasons = [f"Provisional: fewer than {SEEDS} seeds."] if min(seeds) < SEEDS else []
+    if claim.tie and found.low <= 0 <= found.high:
+        reasons.append("The paper's own difference is small, and nothing here speaks against it.")
+    return Verdict(claim, *place, outcome(found, claim.tie), found, seeds, " ".join(reasons))
 
 
 def _other(claim: Claim, x: Answers, answers: Sequence[Answers]) -> Answers | None:

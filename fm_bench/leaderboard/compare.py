@@ -9,7 +9,7 @@ import dataclasses
 import math
 import zipfile
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,11 +22,12 @@ from rich.text import Text
 
 from fm_bench.errors import UserError, unknown
 from fm_bench.evaluation.significance import resampled_means
+from fm_bench.evaluation.sweep import ratio, swept
 from fm_bench.files import digest
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
 from fm_bench.leaderboard.rows import key_of
 
-METRICS = ("accuracy@1", "accuracy@10", "accuracy@20", "ndcg@20", "mrr@1000")
+METRICS = ("accuracy@1", "accuracy@10", "accuracy@20", "ndcg@20", "mrr@1000", "success@5", "increment_ratio@20")
 RESAMPLES = 10_000
 K = TypeVar("K", bound=Hashable)
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)  # of np.load
@@ -147,15 +148,35 @@ def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float6
     """The metric of every request, mean over the runs (seeds), shape (R,).
 
     Seeds answer the same requests, so they are averaged and not put end to end: as separate requests they would
-    make every interval too narrow.
+    make every interval too narrow. An increment ratio is no mean over requests but one of two means: its two columns,
+    accuracy in the smallest and in the largest gallery, come as (R, 2).
+
+    Raises:
+        UserError: as ``Run.per_request`` does, or if the increment ratio is undefined.
     """
-    return np.asarray(np.mean([run.per_request(protocol, metric) for run in runs], axis=0))
+    parts = _parts(metric, runs[0].record.metrics[protocol])
+    columns = [np.mean([run.per_request(protocol, part) for run in runs], axis=0) for part in parts]
+    if len(columns) == 2 and not np.nanmean(columns[1]) > 0:
+        raise UserError(
+            f"{metric} of {runs[0].record.label} on {protocol} is undefined, because nothing was found in the whole "
+            "gallery: train longer or ask a larger k."
+        )
+    return np.asarray(np.stack(columns, axis=1) if len(columns) == 2 else columns[0])
+
+
+def _parts(metric: str, known: Iterable[str]) -> list[str]:
+    """The per-request results that ``metric`` is made of."""
+    family, _, k = metric.partition("@")
+    if family != "increment_ratio":
+        return [metric]
+    sizes = swept(known, f"accuracy@{k}")
+    return [sizes[0][1], sizes[-1][1]] if sizes else [metric]
 
 
 class Sample(NamedTuple):
-    """Per-request results ``values (R,)``, and their ``means (RESAMPLES,)`` over resampled requests."""
+    """A metric over all requests, and its values ``means (RESAMPLES,)`` over resampled requests."""
 
-    values: NDArray[np.float64]
+    value: float
     means: NDArray[np.float64]
 
 
@@ -163,20 +184,29 @@ def sample(columns: Mapping[K, NDArray[np.float64]], request_digest: str) -> dic
     """Resamples the requests once for all ``columns``, so that any two of them can be compared pairwise.
 
     Args:
-        columns: per-request results, shape (R,) each, of the same requests.
+        columns: per-request results of the same requests, as ``pooled`` gives them.
         request_digest: of these requests; it seeds the draw, so that other requests are drawn independently.
     """
     if not columns:
         return {}
     seed = int(digest(request_digest)[:8], 16)
-    means = resampled_means(np.stack(list(columns.values()), axis=1), RESAMPLES, seed)
-    return {key: Sample(values, means[:, i]) for i, (key, values) in enumerate(columns.items())}
+    means = resampled_means(np.column_stack(list(columns.values())), RESAMPLES, seed)
+    result, start = {}, 0
+    for key, values in columns.items():
+        drawn = means[:, start : start + (1 if values.ndim == 1 else 2)]
+        start += drawn.shape[1]
+        if values.ndim == 1:
+            result[key] = Sample(float(np.nanmean(values)), drawn[:, 0])
+        else:
+            small, large = np.nanmean(values, axis=0)
+            result[key] = Sample(float(ratio(small, large)), ratio(drawn[:, 0], drawn[:, 1]))
+    return result
 
 
 def contrast(x: Sample, y: Sample) -> Comparison:
-    """Mean of ``x`` minus mean of ``y``: paired if both are of one ``sample``, else of independent draws."""
-    value = float(np.nanmean(x.values) - np.nanmean(y.values))
-    low, high = np.quantile(x.means - y.means, (0.025, 0.975))
+    """``x`` minus ``y``: paired if both are of one ``sample``, else of independent draws."""
+    value = x.value - y.value
+    low, high = np.nanquantile(x.means - y.means, (0.025, 0.975))
     return Comparison(value, min(float(low), value), max(float(high), value))
 
 
@@ -198,9 +228,10 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     samples = sample(columns, x[0].record.request_digests[protocol])
     found = {}
     for metric in known:
-        a, b = samples[0, metric], samples[1, metric]
-        wins, losses = float((a.values > b.values).mean()), float((a.values < b.values).mean())
-        found[metric] = contrast(a, b)._replace(wins=wins, losses=losses)
+        found[metric] = contrast(samples[0, metric], samples[1, metric])
+        a, b = columns[0, metric], columns[1, metric]
+        if a.ndim == 1:  # no request wins or loses a ratio of means
+            found[metric] = found[metric]._replace(wins=float((a > b).mean()), losses=float((a < b).mean()))
     return found
 
 

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
+from pathlib import Path
+
 import numpy as np
 import pytest
 from records import outcomes, run
 
-from fm_bench.leaderboard.claims import CLAIMS, judge, outcome
-from fm_bench.leaderboard.compare import Comparison
+from fm_bench.evaluation import Protocol
+from fm_bench.leaderboard import claims
+from fm_bench.leaderboard.claims import CLAIMS, outcome
+from fm_bench.leaderboard.compare import Comparison, differences, pooled
 
+PROTOCOLS = Path(__file__).parents[2] / "benchmarks" / "protocols"
+AMNET = [claim for claim in CLAIMS if claim.id in ("H1", "H2", "H3", "H4", "AMN-07", "AMN-10")]
 RATES = {"amnet": 0.65, "amnet/no-ranking": 0.55, "amnet/no-memory": 0.50, "attribute-based": 0.45}
 FOLDERS = iter(range(1000))
 
@@ -23,13 +29,17 @@ def family(tmp_path, rates, seeds=(0, 1, 2), harder=0.1, **changes):
     return runs
 
 
+def judge(runs):
+    return claims.judge(runs, AMNET)
+
+
 def by_claim(verdicts):
     return {(verdict.claim.id, verdict.claim.metric): verdict.outcome for verdict in verdicts}
 
 
 def test_claims_that_hold_are_preserved(tmp_path):
     verdicts = judge(family(tmp_path, RATES))
-    assert len(verdicts) == len(CLAIMS)
+    assert len(verdicts) == len(AMNET) == 8
     assert set(by_claim(verdicts).values()) == {"preserved"}
     assert all(verdict.seeds == (3, 3) and not verdict.reason for verdict in verdicts)
     memory = next(verdict for verdict in verdicts if verdict.claim.id == "H1")
@@ -104,3 +114,85 @@ def test_outcome_at_the_edges():
     assert outcome(Comparison(0.1, 0.0, 0.2)) == "undecided"
     assert outcome(Comparison(-0.1, -0.2, 0.0)) == "undecided"
     assert outcome(Comparison(-0.1, -0.2, -0.001)) == "violated"
+    assert outcome(Comparison(-0.1, -0.2, 0.0), tie=True) == "preserved"
+    assert outcome(Comparison(-0.1, -0.2, -0.001), tie=True) == "violated"
+
+
+def verdicts_of(runs):
+    return {(v.claim.id, v.claim.metric): v for v in claims.judge(runs)}
+
+
+def test_every_claim_names_a_metric_of_its_protocols():
+    for claim in CLAIMS:
+        for name in (claim.protocol, claim.protocol_y):
+            protocol = Protocol.from_yaml(PROTOCOLS / f"{name}.yaml")
+            family, _, k = claim.metric.partition("@")
+            cutoffs = {"accuracy": protocol.k, "ndcg": protocol.ndcg, "success": protocol.success}
+            assert int(k) in cutoffs.get(family, (20,) if protocol.sweep else ()), claim
+        assert claim.lower == (family == "increment_ratio")
+    places = [(c.x, c.y, c.metric, c.protocol, c.protocol_y) for c in CLAIMS]
+    assert len(places) == len(set(places))
+    assert {claim.id.split()[0] for claim in CLAIMS} >= {f"H{n}" for n in range(1, 10)}
+
+
+def test_region_claims_are_judged_on_success(tmp_path):
+    rates = {"fashionsearchnet/region-aware": 0.5, "fashionsearchnet": 0.3, "amnet": 0.1}
+    runs = [run(tmp_path, name, {"region/success@5": outcomes(rate, 600)}) for name, rate in rates.items()]
+    found = verdicts_of(runs)
+    assert found["H7 (FSN-13)", "success@5"].outcome == found["H7 (FSN-14)", "success@5"].outcome == "preserved"
+
+
+def test_ties_are_preserved_unless_violated(tmp_path):
+    rates = {"darn": 0.5, "darn/conv5": 0.5, "darn/arn": 0.5}
+    results = {name: {"instance/ndcg@20": outcomes(rate, 600, seed=3)} for name, rate in rates.items()}
+    found = verdicts_of([run(tmp_path / "a", name, values) for name, values in results.items()])
+    assert found["H9 (DARN-10)", "ndcg@20"].outcome == "preserved"
+    assert "nothing here speaks against it" in found["H9 (DARN-10)", "ndcg@20"].reason
+    assert found["H8 (DARN-11)", "ndcg@20"].outcome == "undecided"
+    results["darn/conv5"] = {"instance/ndcg@20": outcomes(0.4, 600, seed=3)}
+    found = verdicts_of([run(tmp_path / "b", name, values) for name, values in results.items()])
+    assert found["H9 (DARN-10)", "ndcg@20"].outcome == "violated"
+
+
+def swept(folder, name, small, large, seed=0):
+    """A run of a sweep that finds a share ``small`` in the smallest gallery and ``large`` in the whole."""
+    hits = {size: outcomes(rate, 800, seed=40 + seed) for size, rate in ((50, small), (250, 0.5), (1000, large))}
+    results = {f"gallery-sweep/accuracy@20|{size}": values for size, values in hits.items()}
+    metrics = {f"accuracy@20|{size}": {"value": float(values.mean())} for size, values in hits.items()}
+    if hits[1000].any():
+        metrics["increment_ratio@20"] = {"value": float(hits[50].mean() / hits[1000].mean() - 1)}
+    return run(folder, name, results, seed, metrics={"gallery-sweep": metrics})
+
+
+def test_a_lower_increment_ratio_is_better(tmp_path):
+    runs = [swept(tmp_path, "darn", 0.7, 0.5), swept(tmp_path, "pretrained/nin", 0.6, 0.2)]
+    runs.append(swept(tmp_path, "darn/arn", 0.6, 0.2))
+    found = verdicts_of(runs)
+    verdict = found["DARN-34", "increment_ratio@20"]
+    assert verdict.outcome == "preserved"
+    ratios = [r.record.metrics["gallery-sweep"]["increment_ratio@20"]["value"] for r in runs]
+    assert verdict.difference.value == pytest.approx(ratios[1] - ratios[0], abs=1e-6)
+    assert 0 < verdict.difference.low < verdict.difference.value < verdict.difference.high
+    assert found["DARN-35", "increment_ratio@20"].outcome == "preserved"  # equal: a tie
+    assert found["DARN-36", "increment_ratio@20"].outcome == "untested"
+    turned = [swept(tmp_path / "t", "darn", 0.6, 0.2), swept(tmp_path / "t", "pretrained/nin", 0.7, 0.5)]
+    assert verdicts_of(turned)["DARN-34", "increment_ratio@20"].outcome == "violated"
+
+
+def test_the_interval_of_a_ratio_resamples_both_galleries_of_both_methods(tmp_path):
+    x, y = swept(tmp_path, "darn", 0.7, 0.5), swept(tmp_path, "pretrained/nin", 0.6, 0.2, seed=1)
+    found = differences([x], [y], "gallery-sweep", ["increment_ratio@20"])["increment_ratio@20"]
+    gradients = []
+    for hits in (pooled([r], "gallery-sweep", "increment_ratio@20") for r in (x, y)):
+        small, large = hits.mean(axis=0)
+        gradients.append(hits[:, 0] / large - hits[:, 1] * small / large**2)  # the delta method
+    error = np.std(gradients[0] - gradients[1]) / np.sqrt(800)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert (found.wins, found.losses) == (0, 0)
+
+
+def test_an_undefined_ratio_leaves_a_claim_untested(tmp_path):
+    runs = [swept(tmp_path, "darn", 0.7, 0.5), swept(tmp_path, "pretrained/nin", 0.6, 0.0)]
+    verdict = verdicts_of(runs)["DARN-34", "increment_ratio@20"]
+    assert verdict.outcome == "untested"
+    assert "nothing was found in the whole gallery" in verdict.reason
