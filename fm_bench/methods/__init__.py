@@ -6,33 +6,36 @@ from fm_bench.methods.attribute_based import AttributeBased
 from fm_bench.methods.attribute_network import AttributeNetwork
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.methods.bounds import Identity, Oracle, Random
-from fm_bench.methods.dsift_fisher import DSIFTFisher
+from fm_bench.methods.darn import DARN
 from fm_bench.methods.dsift_fisher import DSIFTFisher
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
+from fm_bench.methods.pretrained import Pretrained
 
 METHODS: dict[str, type[Method]] = {
     "amnet": AMNet,
     "attribute-based": AttributeBased,
+    "darn": DARN,
     "dsift-fisher": DSIFTFisher,
     "fashionsearchnet": FashionSearchNet,
-    "dsift-fisher": DSIFTFisher,
     "identity": Identity,
     "oracle": Oracle,
+    "pretrained": Pretrained,
     "random": Random,
 }
 
 __all__ = [
+    "DARN",
     "METHODS",
     "AMNet",
     "AttributeBased",
     "AttributeNetwork",
     "Context",
     "DSIFTFisher",
-    "DSIFTFisher",
     "FashionSearchNet",
     "Identity",
     "Method",
     "Oracle",
+    "Pretrained",
     "Random",
     "Stage",
 ]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fm_bench.attributes import AttributeSchema
 from fm_bench.methods.attribute_network import AttributeNetwork, predict_labels
 from fm_bench.methods.base import Context
 
@@ -59,4 +60,9 @@ class AttributeBased(AttributeNetwork):
         return self._code(self.schema.edit(predict_labels(self.logits(features)), indicator), features)
 
     def _code(self, labels: Tensor, features: Tensor) -> Tensor:
-        return torch.cat([MATCH_SCALE * self.schema.one_hot(labels), F.normalize(features.float(), dim=-1)], dim=-1)
+        return matching_code(self.schema, labels, features)
+
+
+def matching_code(schema: AttributeSchema, labels: Tensor, features: Tensor) -> Tensor:
+    """Vectors ``(B, C + D)`` that are close when ``labels (B, A)`` agree, and among equals when ``features`` do."""
+    return torch.cat([MATCH_SCALE * schema.one_hot(labels), F.normalize(features.float(), dim=-1)], dim=-1)

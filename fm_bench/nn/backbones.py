@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Backbones by name: a picture in, one feature vector out, or the last two maps."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import timm
@@ -91,21 +92,35 @@ _BLOCKS = ("layer1", "layer2", "layer3", "layer4")
 def _nin5(weights: str | None) -> NIN5:
     network = NIN5()
     if weights == "imagenet":
-        raise UserError("there are no public ImageNet weights of nin5: give the path of weights, or another backbone.")
+        raise UserError(_NO_NIN)
     if weights:
         _load_weights(network, Path(weights))
     return network
 
 
-def build_backbone(name: str, weights: str | None = None) -> Backbone:
+def _nin5_fc1(width: int, *, pretrained: bool) -> Backbone:
+    if pretrained:
+        raise UserError(_NO_NIN)
+    network = NIN5()
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc1", nn.Linear(network.pooled, width))
+    network.add_module("relu", nn.ReLU())
+    return Backbone(nn.Sequential(OrderedDict(network.named_children())), width)  # its names are those of weights
+
+
+_NO_NIN = "there are no public ImageNet weights of nin5: give the path of weights, or another backbone."
+
+
+def build_backbone(name: str, weights: str | None = None, width: int = 4096) -> Backbone:
     """Builds a backbone.
 
     Args:
         name: ``alexnet`` (fc7 after its ReLU, 4,096 numbers, pictures of at least 63 pixels), ``alexnet-linear``
-            (fc7 before the ReLU), ``alexnet-fc6`` (fc6 after its ReLU), or any timm model (features after global
-            pooling).
+            (fc7 before the ReLU), ``alexnet-fc6`` (fc6 after its ReLU), ``nin5`` (the FC1 of DARN's Network in
+            Network, after its ReLU), or any timm model (features after global pooling).
         weights: None trains from scratch; a path loads a state dict (``.safetensors``, or ``.pt``/``.pth`` read with
             ``weights_only``); ``imagenet`` asks timm or torchvision for theirs, which needs a network.
+        width: length of FC1; only ``nin5`` reads it.
 
     Raises:
         UserError: if the name is unknown, or the weights are missing, unsafe to read or of another network.
@@ -113,11 +128,13 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
     pretrained = weights == "imagenet"
     if name in _ALEXNET:
         backbone = _alexnet(_ALEXNET[name], pretrained=pretrained)
+    elif name == "nin5":
+        backbone = _nin5_fc1(width, pretrained=pretrained)
     elif timm.is_model(name):
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
         backbone = Backbone(model, int(model.num_features))  # type: ignore[arg-type]  # timm models have it, Module does not
     else:
-        raise unknown("backbone", name, [*_ALEXNET, *timm.list_models()])
+        raise unknown("backbone", name, [*_ALEXNET, "nin5", *timm.list_models()])
     if weights and not pretrained:
         _load_weights(backbone.features, Path(weights))
     # convolutions are faster so, on CPUs and GPUs; torch's stubs do not know the argument
