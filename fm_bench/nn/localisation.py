@@ -112,3 +112,16 @@ def crop_and_resize(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         crops = F.grid_sample(features.float(), 2 * places.flatten(1, 2) - 1, align_corners=True)
     return crops.reshape(*crops.shape[:2], -1, size, size).transpose(1, 2)
+
+
+def picture_boxes(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What the cells of boxes cover of the picture: ``(…, 4)`` left, top, right, bottom in shares of it.
+
+    Args:
+        boxes: ``(…, 4)`` in shares of the grid.
+        grid: its height and width in cells.
+    """
+    height, width = grid
+    y1, x1, y2, x2 = boxes.unbind(-1)
+    left, right = x1 * (width - 1) / width, (x2 * (width - 1) + 1) / width
+    return torch.stack([left, y1 * (height - 1) / height, right, (y2 * (height - 1) + 1) / height], dim=-1)
