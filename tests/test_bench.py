@@ -68,7 +68,7 @@ def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
     assert bench(spec, out=out) == 0
     record = load(out / "record.json")
     assert record.name == spec
-    assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search"}
+    assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search", "region"}
     for metrics in record.metrics.values():
         assert {"accuracy@1", "accuracy@20", "ndcg@20", "ndcg_ones@20", "mrr@1000", "chance@20"} <= set(metrics)
         assert (
@@ -86,6 +86,26 @@ def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
             <= metrics["chance@20"]["value"]
             <= metrics["accuracy@20"]["high"] + 0.02
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", [spec for spec in SPECS if spec.split("/")[0] in ("darn", "random", "fashionsearchnet")]
+)
+def test_street_photos_find_their_item_in_galleries_that_shrink(spec, tmp_path):
+    out = tmp_path / "run"
+    assert bench(spec, "--data", "garments-street", out=out) == 0
+    record = load(out / "record.json")
+    assert set(record.metrics) == {"instance", "gallery-sweep"}
+    assert 250 < record.gallery <= 300
+    sweep = record.metrics["gallery-sweep"]
+    sizes = sorted(int(name.partition("|")[2]) for name in sweep if name.startswith("accuracy@20|"))
+    assert len(sizes) == 5
+    assert sizes[-1] == record.gallery
+    accuracy = [sweep[f"accuracy@20|{size}"]["value"] for size in sizes]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert accuracy[0] == 1  # of the 14 or 15 images of the smallest gallery, all are found
+    assert record.metrics["instance"]["accuracy@20"]["value"] >= accuracy[-1]  # other pictures of the item are left out
 
 
 @pytest.mark.slow
