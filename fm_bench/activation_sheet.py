@@ -16,8 +16,9 @@ from torch import Tensor
 
 from fm_bench.errors import UserError
 from fm_bench.files import replacing
-from fm_bench.methods.fashionsearchnet import LINKS, FashionSearchNet
+from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.nn.localisation import picture_boxes
+from fm_bench.nn.regions import LINKS
 
 BOX = "#d1242f"
 WHOLE_PICTURE = "whole picture"

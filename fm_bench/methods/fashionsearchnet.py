@@ -15,8 +15,10 @@ from torch.optim import SGD
 from fm_bench.data.batches import LabelledBatch, TripletPositionsBatch
 from fm_bench.data.regions import REGIONS
 from fm_bench.methods.base import Context, Method, Stage
+from fm_bench.nn.gather import gathered
 from fm_bench.nn.localisation import above, class_maps, component_boxes, crop_and_resize, whole
 from fm_bench.nn.losses import attribute_cross_entropy
+from fm_bench.nn.regions import region_masks
 from fm_bench.nn.schedules import warmup_cosine
 from fm_bench.nn.stacks import AttributeStacks
 from fm_bench.nn.triplets import partners, soft_triplet
@@ -25,15 +27,6 @@ from fm_bench.nn.trunks import build_trunk, convolution
 log = logging.getLogger(__name__)
 
 ACTIVATION_SHARE = 0.2  # of a map's maximum: what is above belongs to the attribute's region (Sec. 3.1)
-TORSO = REGIONS.index("torso")
-CONFIDENCE = 0.1  # classes above it are heard when a region is looked for
-LINKS: dict[str, frozenset[str]] = {
-    "torso": frozenset({"fit", "pattern", "fastening"}),
-    "sleeves": frozenset({"sleeve", "sleeve length", "sleeve shape"}),
-    "collar": frozenset({"collar", "neckline"}),
-}
-"""Which attributes, where the schema has them, tell where a region is."""
-
 ATTRIBUTES = Stage("attributes", LabelledBatch, shared=True)
 LOCAL = Stage("regions", LabelledBatch, shared=True)
 PROTOTYPES = Stage("prototypes", LabelledBatch, shared=True, trained=False)
@@ -54,7 +47,8 @@ class FashionSearchNet(Method):
     outweighs another before the third stage. In every mode that stage starts each projection at the principal axes of
     the training images' representations, i.e. from the distance on their plain concatenation; rates follow a warm-up
     and cosine schedule; two attributes at once, undefined in the paper, compare both global representations side by
-    side. The links of regions to attributes (``LINKS``) and the weights of region-aware search are not printed.
+    side. The links of regions to attributes (``fm_bench.nn.regions``) and the
+    weights of region-aware search are not printed in the paper.
 
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
@@ -66,7 +60,7 @@ class FashionSearchNet(Method):
         pooling: how conv7 becomes a vector: ``mean`` (common mode) or ``sum`` (the paper).
         dim: D_f, numbers per attribute.
         crop: side of the ROI crops.
-        dropout: after both layers of an attribute's stack.
+        dropout: in the attributes' stacks.
         normalize: L2-normalise the attribute representations (common mode).
         soft_triplet: minimise ``d+`` (the paper's Eq. 6) or its square.
         minmax: threshold activation maps between their minimum and maximum instead of from zero.
@@ -182,19 +176,8 @@ class FashionSearchNet(Method):
     # --------------------------------------------------------- Sec. 3.4: region awareness
 
     def region_masks(self, conv7: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks and heat ``(B, 3, h, w)`` of torso, sleeves and collar; the torso is what the others leave of it.
-
-        The heat sums the maps of all classes with a confidence above 0.1 of the region's attributes, each times its
-        confidence. A region that none of the attributes tells of has no heat and an empty mask.
-        """
-        confidence = torch.cat([block.softmax(-1) for block in self._blocks(logits)], dim=-1)
-        heard = confidence * (confidence > CONFIDENCE)
-        told = [[name.replace("_", " ") in LINKS[region] for name in self.schema.names] for region in REGIONS]
-        links = torch.tensor(np.repeat(told, self.schema.sizes, axis=1), device=heard.device)  # (3, C)
-        heat = class_maps(conv7, (heard.unsqueeze(1) * links) @ self.classifiers.weight)
-        masks = above(heat, ACTIVATION_SHARE)
-        masks[:, TORSO] &= ~(masks[:, :TORSO].any(1) | masks[:, TORSO + 1 :].any(1))
-        return masks, heat
+        """Masks and heat ``(B, 3, h, w)`` of torso, sleeves and collar; see ``fm_bench.nn.regions``."""
+        return region_masks(conv7, self.classifiers.weight, logits, self.schema, ACTIVATION_SHARE)
 
     def region_slots(self, conv5: Tensor, conv7: Tensor, logits: Tensor) -> Tensor:
         """The region attribute's representation in every region, ``(B, 3, D_f)``."""
@@ -253,16 +236,15 @@ class FashionSearchNet(Method):
 
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
         """The manipulated slots in the space of the request's own a*."""
-        slots, asked = self.slots(images), self.asked(indicator)
+        slots, A = self.slots(images), self.schema.num_attributes
         region = torch.full((len(images),), -1) if context is None or context.region is None else context.region.cpu()
-        order = torch.where(asked, torch.arange(asked.shape[1], device=asked.device), -1).sort(descending=True)[0]
-        attribute = F.pad(order, (0, 1), value=-1)[:, :2].cpu().numpy()  # a schema may have one attribute only
+        columns = torch.where(self.asked(indicator).cpu(), torch.arange(A), -1).sort(descending=True).values
+        attribute = F.pad(columns, (0, 1), value=-1)[:, :2].numpy()  # a schema may have one attribute only
         settings = self.settings(attribute, region.numpy())
-        regional = torch.from_numpy(settings >= (asked.shape[1] + 1) ** 2).to(slots.device)
-        edited = self.manipulate(slots, indicator * ~regional.unsqueeze(1))
-        rows = regional.nonzero().flatten()
+        rows = torch.from_numpy(settings >= (A + 1) ** 2).nonzero().flatten().to(slots.device)
+        edited = self.manipulate(slots, indicator.index_fill(0, rows, 0))
         if len(rows):  # the slot of the region, by the attribute's own prototype; the whole garment's stays
-            place = asked.shape[1] + region.to(slots.device)[rows]
+            place = A + region.to(slots.device)[rows]
             edited[rows, place] = self.prototypes[self._largest(indicator)[rows, self.of_regions]]
         vectors = slots.new_zeros(len(slots), self.width)
         for setting in np.unique(settings).tolist():
@@ -273,11 +255,10 @@ class FashionSearchNet(Method):
     @property
     def width(self) -> int:
         """``D``: the widest of the views."""
-        slots = (self.schema.num_attributes + len(REGIONS) * self.hparams["region_aware"]) * self.hparams["dim"]
-        if not self.hparams["global_representation"]:
-            return int(slots)
-        pair = min(2, self.schema.num_attributes) * self.hparams["global_dim"]
-        return int(max(pair, slots) if self.hparams["region_aware"] else pair)
+        A, wide = self.schema.num_attributes, self.hparams["global_representation"] * self.hparams["global_dim"]
+        regional = len(REGIONS) if self.hparams["region_aware"] else 0
+        slots = (A + regional) * self.hparams["dim"] if regional or not wide else 0
+        return int(max(min(2, A) * wide, slots))
 
     def _padded(self, vectors: Tensor) -> Tensor:
         return F.pad(vectors, (0, self.width - vectors.shape[1]))
@@ -339,18 +320,8 @@ class FashionSearchNet(Method):
         for batch in batches:
             rows.append(batch.index)
             features.append(self.attribute_slots(batch.image))
-        order = self._from_all(torch.cat(rows)).argsort()
-        self.cached = self._from_all(torch.cat(features))[order]
-
-    def _from_all(self, share: Tensor) -> Tensor:
-        """Every process's rows after each other; shares may differ in length."""
-        if self.trainer.world_size == 1:
-            return share
-        gather = self.trainer.strategy.all_gather
-        counts = gather(torch.tensor(len(share), device=self.device))
-        padded = share.new_zeros(int(counts.max()), *share.shape[1:])
-        padded[: len(share)] = share
-        return torch.cat([part[:count] for part, count in zip(gather(padded), counts.tolist(), strict=True)])
+        order = gathered(self.trainer, torch.cat(rows)).argsort()
+        self.cached = gathered(self.trainer, torch.cat(features))[order]
 
     def on_representation_start(self, batches: Iterable[LabelledBatch]) -> None:
         """Starts every projection at the principal axes of the training images: distances begin as those of f."""
@@ -402,9 +373,9 @@ class FashionSearchNet(Method):
 
     def stage_config(self, stage: Stage) -> dict[str, Any]:
         """Earlier stages do not depend on what only later ones, or the search, read."""
-        names = [name for known in _READ for name in _READ[known]] if stage is GLOBAL else []
-        if stage in (ATTRIBUTES, LOCAL, PROTOTYPES):
-            names = [*_READ[ATTRIBUTES.name], *(() if stage is ATTRIBUTES else _READ[LOCAL.name])]
+        order = [ATTRIBUTES.name, LOCAL.name, GLOBAL.name]
+        known = order[: 1 + order.index(LOCAL.name if stage is PROTOTYPES else stage.name)]
+        names = [name for before in known for name in _READ[before]]
         common = {"method": type(self).__name__, "version": self.version}
         return common | {name: self.hparams[name] for name in ("attributes", *names)}
 
