@@ -61,7 +61,8 @@ class FashionSearchNet(Method):
         dim: D_f, numbers per attribute.
         crop: side of the ROI crops.
         dropout: in the attributes' stacks.
-        normalize: L2-normalise the attribute representations (common mode).
+        normalize: L2-normalise the attribute representations, for ranking, search and L_TC alike (common mode).
+        sharpness: the length that L_TC gives them then; directions alone could not be classified with confidence.
         soft_triplet: minimise ``d+`` (the paper's Eq. 6) or its square.
         minmax: threshold activation maps between their minimum and maximum instead of from zero.
         localise: False is the paper's "w/o AAMs": every box is the whole map.
@@ -93,6 +94,7 @@ class FashionSearchNet(Method):
         crop: int = 6,
         dropout: float = 0.5,
         normalize: bool = True,
+        sharpness: float = 10.0,
         soft_triplet: Literal["plain", "squared"] = "plain",
         minmax: bool = False,
         localise: bool = True,
@@ -277,8 +279,9 @@ class FashionSearchNet(Method):
         with torch.no_grad():
             boxes = self.boxes(self.activation_maps(conv7, logits))
         fc10 = self.represent(conv5, boxes)
-        regional = [head(fc10[:, m]) for m, head in enumerate(self.heads)]
         f, labels = self.space(fc10), batch.labels
+        classified = self.hparams["sharpness"] * f if self.hparams["normalize"] else fc10
+        regional = [head(classified[:, m]) for m, head in enumerate(self.heads)]
         positive, negative, found = partners(labels)
         column = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
         ranking = self._ranking(f[found], f[positive, column][found], f[negative, column][found])
@@ -398,7 +401,17 @@ class FashionSearchNet(Method):
 
 _READ = {
     ATTRIBUTES.name: ("backbone", "weights", "blocks", "maps", "batch_norm", "pooling", "lr", "weight_decay"),
-    LOCAL.name: ("dim", "crop", "dropout", "normalize", "soft_triplet", "minmax", "localise", "regions_lr"),
+    LOCAL.name: (
+        "dim",
+        "crop",
+        "dropout",
+        "normalize",
+        "sharpness",
+        "soft_triplet",
+        "minmax",
+        "localise",
+        "regions_lr",
+    ),
     GLOBAL.name: ("global_dim", "w_shared", "global_lr"),
 }
 _CONVOLUTIONS = ("trunk.", "conv5.", "conv6.", "conv7.", "classifiers.")
