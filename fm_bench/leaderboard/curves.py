@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Top-k accuracy curves as inline SVG that takes its colours and font from the page."""
+"""Accuracy over k, or over the gallery's size, as inline SVG that takes its colours and font from the page."""
 
 import io
 import re
@@ -17,11 +17,23 @@ INK, RULE = "#010203", "#010204"  # stand-ins that become CSS colours below
 _STAND_IN = {INK: "currentColor", RULE: "var(--rule)"}
 
 
+class Axes(NamedTuple):
+    """What a picture is called, and its axes."""
+
+    title: str
+    x: str
+    y: str
+
+
+LOOKED_AT = Axes("Top-k accuracy", "k (images looked at)", "accuracy@k")
+IMAGES = Axes("Accuracy in growing galleries", "gallery (images)", "accuracy@20")
+
+
 class Curve(NamedTuple):
     """One line: what it is called, its points, and whether it is a floor or ceiling (grey) or a method."""
 
     label: str
-    k: Sequence[float]
+    x: Sequence[float]
     accuracy: Sequence[float]
     competes: bool = True
 
@@ -46,37 +58,38 @@ def styles(curves: Sequence[Curve]) -> list[Style]:
     return result
 
 
-def picture(curves: Sequence[Curve], chosen: Sequence[Style], salt: str) -> str:
+def picture(curves: Sequence[Curve], chosen: Sequence[Style], salt: str, axes: Axes = LOOKED_AT) -> str:
     """The curves as an ``<svg>`` element without fixed colours, the same bytes for the same curves.
 
     Args:
         curves: what to draw.
         chosen: their styles.
         salt: makes the ids inside unlike those of the other pictures on the page.
+        axes: what they are about.
     """
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 9.5}
     with mpl.rc_context(settings):
         figure = Figure(figsize=(5.2, 3.3), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        plot = figure.add_subplot()
         for number, (curve, style) in enumerate(zip(curves, chosen, strict=True)):
-            (line,) = axes.plot(curve.k, curve.accuracy, color=_code(number), linewidth=1.8 if curve.competes else 1.3)
+            (line,) = plot.plot(curve.x, curve.accuracy, color=_code(number), linewidth=1.8 if curve.competes else 1.3)
             if style.dash:
                 on_off = [float(part) for part in style.dash.split()]
                 line.set_linestyle((0, tuple(part / line.get_linewidth() for part in on_off)))
-            if len(curve.k) == 1:
+            if len(curve.x) == 1:
                 line.set_marker("o")
-        ticks = sorted({k for curve in curves for k in curve.k})
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(_thinned(ticks), [f"{k:g}" for k in _thinned(ticks)])
-        axes.set_ylim(0, 1.02)
-        axes.set_xlabel("k (images looked at)", color=INK)
-        axes.set_ylabel("accuracy@k", color=INK)
-        axes.tick_params(colors=INK, length=0)
-        axes.grid(color=RULE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for spine in axes.spines.values():
+        ticks = sorted({x for curve in curves for x in curve.x})
+        plot.set_xscale("log")
+        plot.xaxis.set_minor_locator(NullLocator())
+        plot.set_xticks(_thinned(ticks), [f"{x:,.0f}" for x in _thinned(ticks)])
+        plot.set_ylim(0, 1.02)
+        plot.set_xlabel(axes.x, color=INK)
+        plot.set_ylabel(axes.y, color=INK)
+        plot.tick_params(colors=INK, length=0)
+        plot.grid(color=RULE, linewidth=0.8)
+        plot.set_axisbelow(True)
+        for spine in plot.spines.values():
             spine.set_visible(False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)

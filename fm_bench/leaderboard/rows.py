@@ -11,15 +11,43 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from fm_bench.evaluation.sweep import swept
 from fm_bench.files import digest
 from fm_bench.leaderboard.record import Record
+from fm_bench.leaderboard.shown import headline
 
-HEADLINE = "accuracy@20"
 FLOOR = frozenset({"random", "identity"})
 CEILING = frozenset({"oracle"})
 NOT_THE_METHOD = frozenset({"seed", "reader.root", "loader.num_workers"})  # settings that do not make another row
 
 Role = Literal["method", "floor", "ceiling"]
+
+
+class Tag(NamedTuple):
+    """A word beside the rows of some methods in the tables of some protocols.
+
+    Attributes:
+        text: the word.
+        methods, protocols: where it stands.
+        but: variants of these methods that it does not stand beside.
+    """
+
+    text: str
+    methods: frozenset[str]
+    protocols: frozenset[str]
+    but: frozenset[str] = frozenset()
+
+
+_WISHES = frozenset({"manipulate-1", "manipulate-2", "region", "gallery-sweep-1"})
+TAGS = (
+    Tag(
+        "no manipulation",  # the query is searched as it is, whatever is asked
+        frozenset({"darn", "dsift-fisher", "pretrained"}),
+        _WISHES,
+        but=frozenset({"attribute-substitute"}),
+    ),
+    Tag("extension", frozenset({"fashionsearchnet"}), frozenset({"manipulate-2"})),  # its paper changes one attribute
+)
 
 
 class Cell(NamedTuple):
@@ -68,14 +96,29 @@ class Row:
         """Whether the row competes, or marks the floor or the ceiling."""
         return "floor" if self.first.method in FLOOR else "ceiling" if self.first.method in CEILING else "method"
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What must be known to read the row in its table."""
+        run = self.first
+        return tuple(
+            tag.text
+            for tag in TAGS
+            if run.method in tag.methods and self.protocol in tag.protocols and run.variant not in tag.but
+        )
+
+    @property
+    def headline(self) -> str:
+        """The metric that ranks it."""
+        return headline(self.protocol, self.first.metrics[self.protocol])
+
     def cell(self, metric: str) -> Cell | None:
         """The mean of ``metric`` over the seeds, or None unless every run has it."""
         return pool([record.metrics[self.protocol].get(metric) for record in self.records])
 
-    def attribute_cell(self, attribute: str, metric: str = HEADLINE) -> Cell | None:
-        """The same, over the requests that change ``attribute``."""
+    def attribute_cell(self, attribute: str) -> Cell | None:
+        """The headline's mean over the requests that change ``attribute``."""
         parts = [record.by_attribute.get(self.protocol, {}).get(attribute, {}) for record in self.records]
-        return pool([part.get(metric) for part in parts])
+        return pool([part.get(self.headline) for part in parts])
 
     def mean(self, what: str) -> float | None:
         """The mean over seeds of ``query_ms``, ``peak_memory_mb`` or a phase of ``seconds``, if all have it."""
@@ -90,22 +133,37 @@ class Row:
             return None
         return first["k"], [statistics.fmean(at) for at in zip(*(c["accuracy"] for c in curves if c), strict=True)]
 
+    def sweep(self) -> tuple[list[float], list[float]] | None:
+        """Accuracy for growing galleries, mean over seeds: (images, accuracy); None where none was swept."""
+        sizes = swept(self.first.metrics[self.protocol])
+        cells = [self.cell(name) for _, name in sizes]
+        if not cells or None in cells:
+            return None
+        return [float(size) for size, _ in sizes], [cell.value for cell in cells if cell]
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows that may be compared, best ``accuracy@20`` first.
+    """Rows that may be compared, best first.
 
     Attributes:
         key: what they have in common.
         rows: the rows.
+        metrics: every metric that some row has.
         chance: metric -> value a random ranking reaches, e.g. ``chance["accuracy@20"]``.
         requests: number of requests.
     """
 
     key: Key
     rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
     chance: Mapping[str, float]
     requests: int
+
+    @property
+    def headline(self) -> str:
+        """The metric that ranks the rows."""
+        return headline(self.key.protocol, self.metrics)
 
     @property
     def attributes(self) -> list[str]:
@@ -174,14 +232,16 @@ def _table(key: Key, records: list[Record]) -> Table:
     for runs in same.values():
         reference = firsts.setdefault(runs[0].name, runs[0])
         rows.append(_row(key.protocol, runs, reference))
-    rows.sort(key=lambda row: (-(cell.value if (cell := row.cell(HEADLINE)) else -1.0), row.label))
+    names = tuple(dict.fromkeys(name for record in records for name in record.metrics[key.protocol]))
+    best = headline(key.protocol, names)
+    rows.sort(key=lambda row: (-(cell.value if (cell := row.cell(best)) else -1.0), row.label))
     chance = {
         "accuracy@" + metric.removeprefix("chance@"): estimate["value"]
         for record in reversed(records)
         for metric, estimate in record.metrics[key.protocol].items()
         if metric.startswith("chance@")
     }
-    return Table(key, tuple(rows), chance, records[0].requests[key.protocol])
+    return Table(key, tuple(rows), names, chance, records[0].requests[key.protocol])
 
 
 def _row(protocol: str, runs: list[Record], reference: Record) -> Row:

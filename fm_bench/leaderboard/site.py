@@ -11,113 +11,28 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
+from fm_bench.evaluation.sweep import swept
 from fm_bench.files import write_text
 from fm_bench.leaderboard.claims import Verdict, judge
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
 from fm_bench.leaderboard.compare import load_runs
-from fm_bench.leaderboard.curves import Curve, Style, picture, styles
+from fm_bench.leaderboard.curves import IMAGES, LOOKED_AT, Axes, Curve, Style, picture, styles
 from fm_bench.leaderboard.record import Record, load_all
-from fm_bench.leaderboard.rows import HEADLINE, Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.table import MISSING, count, duration, interval, span
+from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
+from fm_bench.leaderboard.shown import ABOUT, words
+from fm_bench.leaderboard.table import MISSING, span
 
 PAGE = "leaderboard.html"
-PROTOCOLS = {
-    "search": "No change is asked for: find garments with the labels of the picture.",
-    "manipulate-1": "One attribute of the pictured garment is to change, all others stay.",
-    "manipulate-2": "Two attributes of the pictured garment are to change, all others stay.",
-    "instance": "Find the very same item, photographed elsewhere.",
-}
 MODES = {
     "common": "common mode: same backbone, split, requests and training budget for every method",
     "paper": "paper mode: every method with its paper's own backbone, losses and protocol",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One column of a result table: its head, what it means, and what it shows of a row.
-
-    Attributes:
-        group: key of the column group it stands under.
-        head, small: the head and the small print under it.
-        title: the definition in full.
-        cell: row -> (number to sort by, text, small print), or None where the row has no value.
-    """
-
-    group: str
-    head: str
-    small: str
-    title: str
-    cell: Callable[[Row], tuple[float, str, str] | None]
-
-
-def _metric(metric: str, small: str, title: str) -> Column:
-    family, _, at = metric.partition("@")
-
-    def cell(row: Row) -> tuple[float, str, str] | None:
-        found = row.cell(metric)
-        return None if found is None else (found.value, f"{found.value:.3f}", interval(found))
-
-    return Column(family, f"@{at}", small, f"{metric}: {title}", cell)
-
-
-def _cost(
-    head: str, small: str, title: str, value: Callable[[Row], float | None], text: Callable[[float], str]
-) -> Column:
-    def cell(row: Row) -> tuple[float, str, str] | None:
-        found = value(row)
-        return None if found is None else (found, text(found), "")
-
-    return Column("cost", head, small, title, cell)
-
-
-def _hits(k: int) -> Column:
-    return _metric(f"accuracy@{k}", f"first {k}", f"share of requests with a hit among the first {k}")
-
-
-GROUPS = {
-    "accuracy": ("accuracy@k", "share of requests with a hit, an image with every wanted attribute, among the first k"),
-    "ndcg": (
-        "ndcg@k",
-        "order of the first k, by the share of wanted attributes; 1 is the best order the gallery allows",
-    ),
-    "mrr": ("mrr@k", "mean of 1 / rank of the first hit"),
-    "cost": ("size and cost", "of one run; means over seeds"),
-}
-COLUMNS = (
-    *(_hits(k) for k in (1, 5, 10, 20, 50)),
-    *(
-        _metric(f"ndcg@{k}", f"first {k}", "discounted gain 2^relevance - 1, divided by the best in the gallery")
-        for k in (10, 20)
-    ),
-    _metric("mrr@1000", "0 past 1000", "mean of 1 / rank of the first hit, 0 where it is beyond rank 1000"),
-    _cost(
-        "size", "numbers", "width of an embedding, in float32 numbers", lambda row: row.first.dim, lambda n: f"{n:.0f}"
-    ),
-    _cost(
-        "weights", "parameters", "number of parameters, frozen ones included", lambda row: row.first.parameters, count
-    ),
-    _cost("training", "wall clock", "wall-clock time of all training stages", lambda row: row.mean("train"), duration),
-    _cost(
-        "query",
-        "ms each",
-        "milliseconds from a query's picture to its ranked list, per query",
-        lambda row: row.mean("query_ms"),
-        lambda ms: f"{ms:.2f}",
-    ),
-    _cost(
-        "memory",
-        "peak, GiB",
-        "highest resident memory of the run",
-        lambda row: row.mean("peak_memory_mb"),
-        lambda mb: f"{mb / 1024:.2f}",
-    ),
-)
 
 
 def build(folder: Path, out: Path) -> Path:
@@ -191,6 +106,7 @@ def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Se
         methods=len({record.name for record in records}),
         problems=problems,
         missing=MISSING,
+        words=words,
         span=span,
     )
     return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
@@ -233,6 +149,8 @@ class View:
     chance_headline: float | None
     notes: tuple[tuple[int, str], ...]
     common: str
+    headline: str
+    axes: Axes
     picture: Markup | None
     legend: tuple[tuple[str, Style], ...]
     attributes: tuple[str, ...]
@@ -244,7 +162,7 @@ class Line:
     """One row: its cells as (number to sort by, text, small print), and the numbers of its notes."""
 
     row: Row
-    cells: tuple[tuple[float, str, str] | None, ...]
+    cells: tuple[Shown | None, ...]
     headline: Cell | None
     notes: tuple[int, ...]
     by_attribute: tuple[Cell | None, ...]
@@ -273,10 +191,11 @@ def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[
 
 
 def _view(table: Table, name: str) -> View:
-    columns = tuple(column for column in COLUMNS if any(column.cell(row) for row in table.rows))
+    key = table.key
+    columns = columns_of(table)
     groups = tuple(
-        (*GROUPS[group], len(list(members)))
-        for group, members in itertools.groupby(columns, lambda column: column.group)
+        (*heading(family, key.protocol), len(list(members)))
+        for family, members in itertools.groupby(columns, lambda column: column.group)
     )
     every = list(dict.fromkeys(note for row in table.rows for note in row.notes))
     # what holds for every row is said once beneath the table, without a number on each
@@ -287,29 +206,30 @@ def _view(table: Table, name: str) -> View:
         Line(
             row,
             tuple(column.cell(row) for column in columns),
-            row.cell(HEADLINE),
+            row.cell(table.headline),
             tuple(notes[note] for note in row.notes if note in notes),
             tuple(row.attribute_cell(attribute) for attribute in attributes),
             tuple((run, hardware(run)) for run in row.records),
         )
         for row in table.rows
     )
-    drawing, legend = _picture(table, name, notes)
-    key = table.key
+    axes, drawing, legend = _picture(table, name, notes)
     digests = {"data": key.data_digest, "protocol": key.protocol_digest, "requests": key.request_digest}
     return View(
         id=name,
         key=key,
-        about=PROTOCOLS.get(key.protocol, ""),
+        about=ABOUT.get(key.protocol, ""),
         requests=table.requests,
         digests=", ".join(f"{what} {digest[:8]}" for what, digest in digests.items()),
         groups=groups,
         columns=columns,
         lines=lines,
         chance=tuple(_chance(table, column) for column in columns),
-        chance_headline=table.chance.get(HEADLINE),
+        chance_headline=table.chance.get(table.headline),
         notes=tuple((number, text) for text, number in notes.items()),
         common="; ".join(common),
+        headline=table.headline,
+        axes=axes,
         picture=drawing,
         legend=legend,
         attributes=attributes,
@@ -318,12 +238,15 @@ def _view(table: Table, name: str) -> View:
 
 
 def _chance(table: Table, column: Column) -> str:
-    value = table.chance.get(f"{column.group}{column.head}")
+    value = table.chance.get(column.metric)
     return "" if value is None else f"{value:.3f}"
 
 
-def _picture(table: Table, name: str, notes: Mapping[str, int]) -> tuple[Markup | None, tuple[tuple[str, Style], ...]]:
-    """The table's top-k curves and the legend that belongs to them."""
+def _picture(
+    table: Table, name: str, notes: Mapping[str, int]
+) -> tuple[Axes, Markup | None, tuple[tuple[str, Style], ...]]:
+    """The table's curves, over gallery sizes where it has them and else over k, and the legend that belongs to them."""
+    sizes = swept(table.metrics)
     shared = {label for label, rows in Counter(row.label for row in table.rows).items() if rows > 1}
     curves = [
         Curve(
@@ -332,16 +255,18 @@ def _picture(table: Table, name: str, notes: Mapping[str, int]) -> tuple[Markup 
             row.role == "method",
         )
         for row in table.rows
-        if (points := row.curve())
+        if (points := row.sweep() if sizes else row.curve())
     ]
-    if not curves:
-        return None, ()
-    by_chance = sorted((float(metric.partition("@")[2]), value) for metric, value in table.chance.items())
+    axes = IMAGES if sizes else LOOKED_AT
+    if not curves or max(len(curve.x) for curve in curves) < 2:
+        return axes, None, ()
+    ends = ((metric.partition("|" if sizes else "@")[2], value) for metric, value in table.chance.items())
+    by_chance = sorted((float(end), value) for end, value in ends if end.isdecimal())
     if by_chance:
         curves.append(Curve("chance", [k for k, _ in by_chance], [value for _, value in by_chance], competes=False))
     chosen = styles(curves)
-    svg = picture(curves, chosen, salt=name)
-    return Markup(svg), tuple((curve.label, style) for curve, style in zip(curves, chosen, strict=True))  # noqa: S704
+    svg = picture(curves, chosen, salt=name, axes=axes)
+    return axes, Markup(svg), tuple((curve.label, style) for curve, style in zip(curves, chosen, strict=True))  # noqa: S704
 
 
 def _on_axis(verdicts: Sequence[Verdict]) -> tuple[Judged, ...]:

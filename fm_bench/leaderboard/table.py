@@ -15,7 +15,8 @@ from rich.text import Text
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.rows import HEADLINE, Cell, Key, Row, Table, hardware, tables
+from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
+from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, words
 
 if TYPE_CHECKING:  # only its fields are read
     from fm_bench.evaluation.evaluator import Report
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # only its fields are read
 WIDE = 96
 """Columns of a console that shows everything."""
 
-METRICS = ("accuracy@1", "accuracy@10", HEADLINE, "ndcg@20", "mrr@1000")
 MISSING = "\N{EN DASH}"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -71,7 +71,8 @@ def title(key: Key) -> str:
 def about(table: Table) -> str:
     """How many requests and gallery images, and what guessing reaches."""
     text = f"{table.requests:,} requests, {table.key.gallery:,} gallery images"
-    return text + (f", {HEADLINE} by chance {table.chance[HEADLINE]:.3f}" if HEADLINE in table.chance else "")
+    best = table.headline
+    return text + (f", {words(best)} by chance {table.chance[best]:.3f}" if best in table.chance else "")
 
 
 # Terminal ------------------------------------------------------------------------------------------------------------
@@ -90,23 +91,25 @@ def print_table(records: Iterable[Record] | Record, console: Console, new: Colle
 
 
 def print_report(report: "Report", protocol: str, console: Console) -> None:
-    """Prints one evaluation: every metric with its interval, and accuracy@20 by changed attribute."""
+    """Prints one evaluation: every metric with its interval, and the one that ranks rows by changed attribute."""
     result = RichTable(title=Text(f"{protocol}: {report.requests:,} requests, {report.gallery:,} gallery images"))
     result.box, result.title_justify = SIMPLE_HEAD, "left"
-    for head in ("metric", "value", "95 % interval"):
-        result.add_column(head, justify="left" if head == "metric" else "right")
-    parts = {name: metrics[HEADLINE] for name, metrics in report.by_attribute.items() if HEADLINE in metrics}
-    named = report.metrics | {f"{HEADLINE}, {name} changed": estimate for name, estimate in parts.items()}
+    for name in ("metric", "value", "95 % interval"):
+        result.add_column(name, justify="left" if name == "metric" else "right")
+    best = headline(protocol, report.metrics)
+    parts = {name: metrics[best] for name, metrics in report.by_attribute.items() if best in metrics}
+    named = report.metrics | {f"{best}, {name} changed": estimate for name, estimate in parts.items()}
     for name, estimate in named.items():
         known = estimate.low is not None and not math.isnan(estimate.low) and not name.startswith("chance@")
-        result.add_row(Text(name), f"{estimate.value:.3f}", span(estimate.low, estimate.high) if known else "")
+        result.add_row(Text(words(name)), f"{estimate.value:.3f}", span(estimate.low, estimate.high) if known else "")
     console.print(result)
 
 
 def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     """The table for a console of ``width`` columns; a narrow one shows less rather than breaking names."""
     wide = width >= WIDE
-    metrics = METRICS if wide else [metric for metric in METRICS if metric != "accuracy@10"]
+    every = columns(table.key.protocol, table.metrics, TEXT)
+    metrics = every if wide else narrow(every)
     result = RichTable(
         title=Text(title(table.key)),
         caption=Text(f"{about(table)}; mean over seeds with 95 % interval over requests"),
@@ -119,27 +122,29 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     if wide:
         result.add_column("seeds", justify="right")
     for metric in metrics:
-        result.add_column(Text(metric), justify="right", no_wrap=True)
+        result.add_column(Text(head(metric)), justify="right", no_wrap=True)
     for row in table.rows:
         style = "bold green" if any(run.fingerprint in new for run in row.records) else ""
         style = style or ("dim" if row.role != "method" else "")
         seeds = [str(len(row.records))] if wide else []
-        result.add_row(Text(_mark(row)), *seeds, *(_text(row, metric) for metric in metrics), style=style)
+        texts = (_text(row, metric, table.headline) for metric in metrics)
+        result.add_row(Text(_mark(row)), *seeds, *texts, style=style)
     if table.chance:
         values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in metrics)
         result.add_row("chance", *([""] if wide else []), *values, style="dim")
     return result
 
 
-def _text(row: Row, metric: str) -> str:
+def _text(row: Row, metric: str, best: str) -> str:
     cell = row.cell(metric)
     if cell is None:
         return MISSING
-    return f"{cell.value:.3f} {interval(cell)}" if metric == HEADLINE and interval(cell) else f"{cell.value:.3f}"
+    return f"{cell.value:.3f} {interval(cell)}" if metric == best and interval(cell) else f"{cell.value:.3f}"
 
 
 def _mark(row: Row) -> str:
-    return row.label if row.role == "method" else f"{row.label} ({row.role})"
+    marks = [*([] if row.role == "method" else [row.role]), *row.tags]
+    return f"{row.label} ({', '.join(marks)})" if marks else row.label
 
 
 # Markdown ------------------------------------------------------------------------------------------------------------
@@ -185,15 +190,17 @@ def update_readme(
 
 
 def _markdown(table: Table) -> str:
-    heads = ["method", "seeds", *METRICS, "size", "training", "query"]
+    metrics = columns(table.key.protocol, table.metrics, TEXT)
+    heads = ["method", "seeds", *map(words, metrics), "size", "training", "query"]
     lines = [f"**{_escape(title(table.key))}** ({about(table)})", "", _line(heads)]
     lines.append(_line([":---", *(["---:"] * (len(heads) - 1))]))
     for row in table.rows:
         query = row.mean("query_ms")
         cost = [str(row.first.dim), duration(row.mean("train")), MISSING if query is None else f"{query:.2f} ms"]
-        lines.append(_line([_escape(_mark(row)), str(len(row.records)), *(_text(row, m) for m in METRICS), *cost]))
+        texts = (_text(row, metric, table.headline) for metric in metrics)
+        lines.append(_line([_escape(_mark(row)), str(len(row.records)), *texts, *cost]))
     if table.chance:
-        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in METRICS)
+        values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in metrics)
         lines.append(_line(["*chance*", "", *values, "", "", ""]))
     machines = dict.fromkeys(hardware(run) for row in table.rows for run in row.records)
     machine = "; ".join(filter(None, machines)) or "not recorded"

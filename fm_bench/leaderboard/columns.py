@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The columns of the page's tables: heads, definitions, and what they show of a row."""
+
+import dataclasses
+from collections.abc import Callable
+
+from fm_bench.evaluation.sweep import RATIO
+from fm_bench.leaderboard import shown
+from fm_bench.leaderboard.rows import Row, Table
+from fm_bench.leaderboard.table import count, duration, interval
+
+Shown = tuple[float, str, str]
+"""A number to sort by, its text, and the small print under it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of a result table: its head, what it means, and what it shows of a row.
+
+    Attributes:
+        group: key of the column group it stands under.
+        head, small: the head and the small print under it.
+        title: the definition in full.
+        cell: what it shows of a row, or None where the row has no value.
+        metric: its metric, if it is one.
+    """
+
+    group: str
+    head: str
+    small: str
+    title: str
+    cell: Callable[[Row], Shown | None]
+    metric: str = ""
+
+
+GROUPS = {
+    "accuracy": ("accuracy@k", "share of requests with a hit, an image with every wanted attribute, among the first k"),
+    "success": ("success@k", "share of hits among the first k"),
+    "sweep": ("accuracy@20 by gallery size", "and its increment from the largest gallery to the smallest"),
+    "detection": (
+        "boxes and what they find",
+        "ap: average precision of the boxes, at an overlap; accuracy@k of search",
+    ),
+    "ndcg": (
+        "ndcg@k",
+        "order of the first k, by the share of wanted attributes; 1 is the best order the gallery allows",
+    ),
+    "mrr": ("mrr@k", "mean of 1 / rank of the first hit"),
+    "cost": ("size and cost", "of one run; means over seeds"),
+}
+_ITEM = ("accuracy@k", "share of requests with the very same item among the first k")
+_FAMILIES = {
+    "accuracy": ("first {k}", "share of requests with a hit among the first {k}"),
+    "success": ("first {k}", "share of hits among the first {k}, mean over requests"),
+    "ndcg": ("first {k}", "discounted gain 2^relevance - 1, divided by the best in the gallery"),
+    "mrr": ("0 past {k}", "mean of 1 / rank of the first hit, 0 where it is beyond rank {k}"),
+}
+
+
+def heading(key: str, protocol: str) -> tuple[str, str]:
+    """Head and definition of a column group."""
+    return _ITEM if (key, protocol) == ("accuracy", "instance") else GROUPS[key]
+
+
+def columns_of(table: Table) -> tuple[Column, ...]:
+    """The columns that some row of ``table`` has a value for: metrics first, then what they cost."""
+    metrics = shown.columns(table.key.protocol, table.metrics, shown.PAGE)
+    every = (*(_metric(metric) for metric in metrics), *_COSTS)
+    return tuple(column for column in every if any(column.cell(row) for row in table.rows))
+
+
+def _metric(metric: str) -> Column:
+    def cell(row: Row) -> Shown | None:
+        found = row.cell(metric)
+        return None if found is None else (found.value, f"{found.value:.3f}", interval(found))
+
+    family, _, k = metric.partition("@")
+    if metric == RATIO:
+        title = f"{metric}: (accuracy in the smallest gallery - in the largest) / in the largest"
+        return Column("sweep", "ratio", "lower is better", title, cell, metric)
+    if "|" in metric:
+        size = shown.words(metric).rpartition(" ")[2]
+        title = f"{metric}: share of requests whose one kept hit is among the first 20 of {size} images"
+        return Column("sweep", size, "images", title, cell, metric)
+    if family in _FAMILIES and k.isdecimal():
+        small, title = (text.format(k=k) for text in _FAMILIES[family])
+        return Column(family, f"@{k}", small, f"{metric}: {title}", cell, metric)
+    head, _, small = metric.partition(" ")
+    return Column("detection", head, small, metric, cell, metric)
+
+
+def _cost(
+    head: str, small: str, title: str, value: Callable[[Row], float | None], text: Callable[[float], str]
+) -> Column:
+    def cell(row: Row) -> Shown | None:
+        found = value(row)
+        return None if found is None else (found, text(found), "")
+
+    return Column("cost", head, small, title, cell)
+
+
+_COSTS = (
+    _cost(
+        "size", "numbers", "width of an embedding, in float32 numbers", lambda row: row.first.dim, lambda n: f"{n:.0f}"
+    ),
+    _cost(
+        "weights", "parameters", "number of parameters, frozen ones included", lambda row: row.first.parameters, count
+    ),
+    _cost("training", "wall clock", "wall-clock time of all training stages", lambda row: row.mean("train"), duration),
+    _cost(
+        "query",
+        "ms each",
+        "milliseconds from a query's picture to its ranked list, per query",
+        lambda row: row.mean("query_ms"),
+        lambda ms: f"{ms:.2f}",
+    ),
+    _cost(
+        "memory",
+        "peak, GiB",
+        "highest resident memory of the run",
+        lambda row: row.mean("peak_memory_mb"),
+        lambda mb: f"{mb / 1024:.2f}",
+    ),
+)
