@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """DSIFT + Fisher vectors: the hand-crafted baseline of the DARN paper (Huang et al., ICCV 2015, Sec. 5.2)."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage.feature import learn_gmm
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from fm_bench.data.batches import LabelledBatch
@@ -116,7 +118,9 @@ class DSIFTFisher(Method):
             "reg_covar": _SPREAD,
         }
         reduced = self.reduce(descriptors.to(self.device)).cpu().numpy()
-        mixture = learn_gmm(reduced, n_modes=centres, gm_args=options)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # what 50 rounds do not settle, more would hardly move
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture = learn_gmm(reduced, n_modes=centres, gm_args=options)  # type: ignore[no-untyped-call]
         for buffer, fitted in zip(
             (self.weights, self.means, self.variances),
             (mixture.weights_, mixture.means_, mixture.covariances_),
