@@ -99,8 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
     command.add_argument("--protocol", default="manipulate-1")
+    command.add_argument("--maps", action="store_true", help="where fashionsearchnet looks, instead of what was found")
+    command.add_argument("--attributes", nargs="+", default=[], help="with --maps: whose maps (default all)")
     command.add_argument("--requests", type=int, default=5, help="rows of the picture (default 5)")
-    command.add_argument("--seed", type=int, default=0, help="which requests are shown")
+    command.add_argument("--seed", type=int, default=0, help="which requests or pictures are shown")
     command.add_argument("--out", type=Path, required=True, help="PNG to write")
 
     command = _command(commands, "score", _score, "judge anyone's embeddings from files")
@@ -238,10 +240,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from fm_bench.explain import results_sheet
+    from fm_bench.explain import maps_sheet, results_sheet
 
-    path = results_sheet(options.run_dir, options.protocol, options.requests, options.out, seed=options.seed)
-    print(path)
+    if not options.maps:
+        results_sheet(options.run_dir, options.protocol, options.requests, options.out, seed=options.seed)
+    else:
+        overlaps = maps_sheet(
+            options.run_dir, options.requests, options.out, attributes=options.attributes, seed=options.seed
+        )
+        for part, scores in overlaps.items():
+            print(f"overlap with the true {part}: " + ", ".join(f"{name} {iou:.2f}" for name, iou in scores.items()))
+    print(options.out)
     return 0
 
 

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""A picture of what a run found: each row a request, then the best images, those that fulfil it framed."""
+"""Pictures of a run: what it found, each row a request and the best images, and where FashionSearchNet looks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fm_bench.activation_sheet import activation_sheet, part_iou
 from fm_bench.bench import load_run
+from fm_bench.catalog import Domain, Split
+from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
+from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 from fm_bench.files import replacing
-from fm_bench.results import FOUND, TOP
+from fm_bench.methods.fashionsearchnet import FashionSearchNet
+from fm_bench.questions import gallery_labels, load_protocol
+from fm_bench.results import FOUND, MODEL, TOP, load_model
 
+Overlaps = dict[str, dict[str, float]]
+OVERLAP_PICTURES = 500
 HIT, MISS = "#1a7f37", "#d0d7de"
 PIXELS = 128
 
@@ -42,6 +52,7 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
     with np.load(folder / FOUND, allow_pickle=False) as arrays:
         found = arrays[protocol]
     catalog, source = run.dataset.catalog, run.dataset.source
+    asked = load_protocol(protocol)
     height, width = (round(side * PIXELS / max(run.config.image_size)) for side in run.config.image_size)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(requests))[:rows])
     columns = min(columns, TOP, found.shape[1])
@@ -52,13 +63,51 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
         _show(row[0], source.read(str(catalog.image[requests.query[position]]), (height, width)), None)
         row[0].set_title(_wish(requests, int(position)), loc="left", fontweight="bold")
         target = requests.target[position]
-        for axis, image in zip(row[1:], found[position], strict=False):
-            hit = bool(((catalog.labels[image] == target) | (target < 0)).all())
+        labels = gallery_labels(run.dataset, found[position], asked)
+        hits = ((labels == target) | (target < 0)).all(axis=1)
+        if asked.hit == "instance":
+            hits = catalog.item[found[position]] == catalog.item[requests.query[position]]
+        for axis, image, hit in zip(row[1:], found[position], hits.tolist(), strict=False):
             _show(axis, source.read(str(catalog.image[image]), (height, width)), hit)
     figure.tight_layout()
     with replacing(out) as temporary:
         figure.savefig(temporary, format="png")
     return out
+
+
+def maps_sheet(folder: Path, rows: int, out: Path, *, attributes: Sequence[str] = (), seed: int = 0) -> Overlaps:
+    """Draws where a finished run of FashionSearchNet looks in ``rows`` gallery pictures.
+
+    Args:
+        folder: of the run.
+        rows: how many pictures, drawn at random.
+        out: PNG to write.
+        attributes: whose maps are shown; none for all.
+        seed: of the draw.
+
+    Returns:
+        Where the data know the parts of their garments: overlap of the boxes with the true ones over up to
+        ``OVERLAP_PICTURES`` gallery pictures, see ``part_iou``; else nothing.
+
+    Raises:
+        UserError: if the run is not finished, or of another method.
+    """
+    run = load_run(folder)
+    method = load_model(folder / MODEL, run.config.method)
+    if not isinstance(method, FashionSearchNet):
+        raise UserError(
+            f"{folder} holds {run.config.method}, which has no activation maps: give a fashionsearchnet run."
+        )
+    catalog, source, size = run.dataset.catalog, run.dataset.source, run.config.image_size
+    test = catalog.rows(Split.TEST)
+    chosen = np.random.default_rng(seed).permutation(test[catalog.domain[test] == Domain.SHOP])[:OVERLAP_PICTURES]
+    pictures = np.stack([source.read(str(name), size) for name in catalog.image[chosen]])
+    images = normalise(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    activation_sheet(method, pictures[:rows], images[:rows], attributes or method.schema.names, out)
+    if not isinstance(source, GarmentSource):
+        return {}
+    parts = [source.parts(str(name), size) for name in catalog.image[chosen]]
+    return part_iou(method, images, {name: np.stack([part[name] for part in parts]) for name in parts[0]})
 
 
 def _wish(requests: Requests, position: int) -> str:

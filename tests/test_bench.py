@@ -256,6 +256,28 @@ def test_results_can_be_looked_at(tmp_path):
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_pictures_of_what_was_found_and_of_where_the_method_looks(tmp_path, capsys):
+    assert bench("fashionsearchnet/no-global", out=tmp_path / "run") == 0
+    sheet, maps = tmp_path / "sheet.png", tmp_path / "maps.png"
+    asked = ["--protocol", "region", "--requests", "3", "--out", str(sheet)]
+    assert main(["explain", str(tmp_path / "run"), *asked]) == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    which = ["--maps", "--attributes", "collar", "sleeve length", "--requests", "3", "--out", str(maps)]
+    assert main(["explain", str(tmp_path / "run"), *which]) == 0
+    assert maps.read_bytes().startswith(b"\x89PNG")
+    told = capsys.readouterr().out
+    assert "overlap with the true sleeves: sleeve length 0." in told
+    assert "whole picture 0." in told
+
+
+def test_only_fashionsearchnet_has_maps(amnet, tmp_path, capsys):
+    assert main(["explain", str(amnet), "--maps", "--out", str(tmp_path / "maps.png")]) == 2
+    assert "amnet, which has no activation maps" in capsys.readouterr().err
+    assert not (tmp_path / "maps.png").exists()
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, capsys):
     assert bench("identity", "--method.attributes_lr", "1e30", "--budget", "3000", out=tmp_path / "run") == 2
     assert "lower the learning rate" in capsys.readouterr().err
