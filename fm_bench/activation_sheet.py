@@ -116,12 +116,8 @@ def _look(method: FashionSearchNet, images: Tensor) -> tuple[Tensor, Tensor, NDA
     training = method.training
     method.eval()
     with torch.no_grad():
-        _, conv7 = method.convolve(images.to(method.device))
-        logits = method.classify(conv7)
-        maps = method.activation_maps(conv7, logits)
-        boxes = method.boxes(maps)
+        maps, boxes, values = method.look(images.to(method.device))
     method.train(training)
-    values = torch.stack([block.argmax(-1) for block in torch.split(logits, list(method.schema.sizes), dim=-1)], dim=1)
     return maps.cpu(), boxes.cpu(), values.cpu().numpy()
 
 

@@ -72,9 +72,10 @@ class FashionSearchNet(Method):
         region_aware: add the representations of ``region_attribute`` in torso, sleeves and collar.
         region_attribute: what region-specific requests change.
         kept: weight of the slots that a region-specific request leaves alone; the asked one weighs 1.
-        lr: peak learning rate of the first stage.
-        regions_lr: of the second.
-        global_lr: of the third.
+        lr: peak learning rate of the first stage; the next are those of the second, and of w and lambda in the third.
+        regions_lr: see ``lr``.
+        global_lr: see ``lr``.
+        importance_lr: see ``lr``; a single factor may move faster than a matrix.
         weight_decay: L2 penalty of the first two stages.
     """
 
@@ -107,6 +108,7 @@ class FashionSearchNet(Method):
         lr: float = 0.05,
         regions_lr: float = 0.02,
         global_lr: float = 0.01,
+        importance_lr: float = 0.01,
         weight_decay: float = 5e-4,
     ) -> None:
         super().__init__(attributes)
@@ -162,11 +164,11 @@ class FashionSearchNet(Method):
         """What is compared: fc10 itself, or the direction of each attribute's part."""
         return F.normalize(fc10.float(), dim=-1) if self.hparams["normalize"] else fc10.float()
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Activation maps ``(B, A, h, w)`` and boxes ``(B, A, 4)`` of images ``(B, 3, H, W)``."""
-        _, conv7 = self.convolve(images)
-        maps = self.activation_maps(conv7, self.classify(conv7))
-        return maps, self.boxes(maps)
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps ``(B, A, h, w)``, boxes ``(B, A, 4)`` and the values ``(B, A)`` that the maps are of."""
+        logits = self.classify(conv7 := self.convolve(images)[1])
+        maps, first = self.activation_maps(conv7, logits), torch.tensor(self.schema.offsets[:-1], device=logits.device)
+        return maps, self.boxes(maps), self._largest(logits) - first
 
     def slots(self, images: Tensor) -> Tensor:
         """``f (B, A, D_f)``; with region awareness one slot per region follows, ``(B, A + 3, D_f)``."""
@@ -356,19 +358,22 @@ class FashionSearchNet(Method):
 
     def attributes_optimizer(self) -> Any:
         """SGD with momentum over what the first stage leaves behind."""
-        return self._sgd(self.hparams["lr"], self.hparams["weight_decay"])
+        return self._sgd([{"params": self._learning(), "lr": self.hparams["lr"]}], self.hparams["weight_decay"])
 
     def regions_optimizer(self) -> Any:
         """The same for the second."""
-        return self._sgd(self.hparams["regions_lr"], self.hparams["weight_decay"])
+        return self._sgd([{"params": self._learning(), "lr": self.hparams["regions_lr"]}], self.hparams["weight_decay"])
 
     def representation_optimizer(self) -> Any:
         """No decay: it would pull the weights of attributes that a step does not sample, too."""
-        return self._sgd(self.hparams["global_lr"], 0.0)
+        rates = ((self.projection, "global_lr"), (self.importance, "importance_lr"))
+        return self._sgd([{"params": [tensor], "lr": self.hparams[rate]} for tensor, rate in rates], 0.0)
 
-    def _sgd(self, lr: float, weight_decay: float) -> dict[str, Any]:
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = SGD(learning, lr, momentum=0.9, weight_decay=weight_decay)
+    def _learning(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _sgd(self, groups: list[dict[str, Any]], weight_decay: float) -> dict[str, Any]:
+        optimizer = SGD(groups, momentum=0.9, weight_decay=weight_decay)
         schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -412,7 +417,7 @@ _READ = {
         "localise",
         "regions_lr",
     ),
-    GLOBAL.name: ("global_dim", "w_shared", "global_lr"),
+    GLOBAL.name: ("global_dim", "w_shared", "global_lr", "importance_lr"),
 }
 _CONVOLUTIONS = ("trunk.", "conv5.", "conv6.", "conv7.", "classifiers.")
 _LEFT = {

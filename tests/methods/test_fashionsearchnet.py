@@ -144,14 +144,15 @@ def test_5_maps_sum_to_the_logit_of_the_most_confident_class(build, images, pool
 
 def test_6_scaled_classifiers_give_the_same_boxes(build, images):
     model = build()
-    _, boxes = model.look(images)
+    boxes = model.look(images)[1]
     with torch.no_grad():
         model.classifiers.weight *= 11
     assert torch.equal(model.look(images)[1], boxes)
 
 
 def test_7_and_8_boxes_are_of_the_grid(build, images):
-    maps, boxes = build().look(images)
+    maps, boxes, values = build().look(images)
+    assert ((values >= 0) & (values < torch.tensor([3, 2, 4, 2]))).all()
     assert maps.shape == (6, A, 9, 7)
     assert boxes.shape == (6, A, 4)
     assert ((boxes >= 0) & (boxes <= 1)).all()
