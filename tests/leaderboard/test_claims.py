@@ -3,14 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from records import outcomes, run
 
 from fm_bench.evaluation import Protocol
 from fm_bench.leaderboard import claims
 from fm_bench.leaderboard.claims import CLAIMS, outcome
 from fm_bench.leaderboard.compare import Comparison, differences, pooled
+from fm_bench.leaderboard.rows import TAGS
 
-PROTOCOLS = Path(__file__).parents[2] / "benchmarks" / "protocols"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 AMNET = [claim for claim in CLAIMS if claim.id in ("H1", "H2", "H3", "H4", "AMN-07", "AMN-10")]
 RATES = {"amnet": 0.65, "amnet/no-ranking": 0.55, "amnet/no-memory": 0.50, "attribute-based": 0.45}
 FOLDERS = iter(range(1000))
@@ -125,7 +127,7 @@ def verdicts_of(runs):
 def test_every_claim_names_a_metric_of_its_protocols():
     for claim in CLAIMS:
         for name in (claim.protocol, claim.protocol_y):
-            protocol = Protocol.from_yaml(PROTOCOLS / f"{name}.yaml")
+            protocol = Protocol.from_yaml(BENCHMARKS / "protocols" / f"{name}.yaml")
             family, _, k = claim.metric.partition("@")
             cutoffs = {"accuracy": protocol.k, "ndcg": protocol.ndcg, "success": protocol.success}
             assert int(k) in cutoffs.get(family, (20,) if protocol.sweep else ()), claim
@@ -133,6 +135,16 @@ def test_every_claim_names_a_metric_of_its_protocols():
     places = [(c.x, c.y, c.metric, c.protocol, c.protocol_y) for c in CLAIMS]
     assert len(places) == len(set(places))
     assert {claim.id.split()[0] for claim in CLAIMS} >= {f"H{n}" for n in range(1, 10)}
+
+
+def test_every_claim_and_mark_names_methods_that_there_are():
+    known = set()
+    for path in (BENCHMARKS / "methods").glob("*.yaml"):
+        variants = yaml.safe_load(path.read_text()).get("variants", {})
+        known |= {path.stem, *(f"{path.stem}/{variant}" for variant in variants)}
+    assert {name for claim in CLAIMS for name in (claim.x, claim.y)} <= known
+    assert {method for tag in TAGS for method in tag.methods} <= known
+    assert all({f"darn/{variant}" for variant in tag.but} <= known for tag in TAGS)
 
 
 def test_region_claims_are_judged_on_success(tmp_path):
