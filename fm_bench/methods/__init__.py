@@ -7,6 +7,7 @@ from fm_bench.methods.attribute_network import AttributeNetwork
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.methods.bounds import Identity, Oracle, Random
 from fm_bench.methods.darn import DARN
+from fm_bench.methods.detector import Detector
 from fm_bench.methods.dsift_fisher import DSIFTFisher
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.methods.pretrained import Pretrained
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method]] = {
     "amnet": AMNet,
     "attribute-based": AttributeBased,
     "darn": DARN,
+    "detector": Detector,
     "dsift-fisher": DSIFTFisher,
     "fashionsearchnet": FashionSearchNet,
     "identity": Identity,
@@ -31,6 +33,7 @@ __all__ = [
     "AttributeNetwork",
     "Context",
     "DSIFTFisher",
+    "Detector",
     "FashionSearchNet",
     "Identity",
     "Method",
