@@ -42,13 +42,13 @@ class FashionSearchNet(Method):
     (Eqs. 4-6), prototypes (Sec. 3.2), and the weighted global representation, one per manipulated attribute (Eqs. 7-8),
     for which the gallery is projected anew. The stages freeze what the paper freezes.
 
-    Differs: in common mode pooling takes means instead of sums, a ResNet sets the grid at 8 pixels per cell, the added
-    convolutions are batch-normalised, and every attribute's representation and prototype is L2-normalised, so that none
-    outweighs another before the third stage. In every mode that stage starts each projection at the principal axes of
-    the training images' representations, i.e. from the distance on their plain concatenation; rates follow a warm-up
-    and cosine schedule; two attributes at once, undefined in the paper, compare both global representations side by
-    side. The links of regions to attributes (``fm_bench.nn.regions``) and the
-    weights of region-aware search are not printed in the paper.
+    Differs: pooling takes means, since sums (Eq. 1, ``pooling``) diverge at the paper's rate. In common mode a ResNet
+    sets the grid at 8 pixels per cell, the added convolutions are batch-normalised, and every attribute's
+    representation and prototype is L2-normalised, so that none outweighs another before the third stage. In every mode
+    that stage starts each projection at the principal axes of the training images' representations, i.e. from the
+    distance on their plain concatenation; rates follow a warm-up and cosine schedule; two attributes at once, undefined
+    in the paper, compare both global representations side by side. The links of regions to attributes
+    (``fm_bench.nn.regions``) and the weights of region-aware search are not printed in the paper.
 
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
@@ -57,7 +57,7 @@ class FashionSearchNet(Method):
         blocks: residual blocks of a ResNet below conv5.
         maps: channels of conv5, conv6 and conv7.
         batch_norm: normalise these three (common mode).
-        pooling: how conv7 becomes a vector: ``mean`` (common mode) or ``sum`` (the paper).
+        pooling: how conv7 becomes a vector: ``mean`` or ``sum`` (as Eq. 1 prints).
         dim: D_f, numbers per attribute.
         crop: side of the ROI crops.
         dropout: in the attributes' stacks.
@@ -120,6 +120,8 @@ class FashionSearchNet(Method):
         self.conv6 = convolution(five, six, batch_norm)
         self.conv7 = convolution(six, seven, batch_norm)
         self.classifiers = nn.Linear(seven, C, bias=False)  # all w_a, below each other; a bias would be no map's sum
+        if not batch_norm:
+            nn.init.normal_(self.classifiers.weight, std=0.01)
         self.stacks = AttributeStacks(A, five * crop * crop, dim, dropout)
         self.heads = nn.ModuleList(nn.Linear(dim, size) for size in self.schema.sizes)
         self.register_buffer("prototypes", torch.zeros(C, dim))

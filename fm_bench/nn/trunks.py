@@ -71,6 +71,9 @@ def convolution(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
     """A 3 x 3 convolution that keeps the grid, normalised or with a bias, and its ReLU."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm)]
     layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
-    nn.init.kaiming_normal_(layers[0].weight, nonlinearity="relu")  # type: ignore[arg-type]  # a convolution's
+    if batch_norm:
+        nn.init.kaiming_normal_(layers[0].weight, nonlinearity="relu")  # type: ignore[arg-type]  # a convolution's
+    else:  # as AlexNet's were: larger ones diverge at its rate
+        nn.init.normal_(layers[0].weight, std=0.01)  # type: ignore[arg-type]
     module = nn.Sequential(*layers, nn.ReLU())
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
