@@ -16,6 +16,7 @@ from fm_bench.methods.attribute_based import matching_code
 from fm_bench.methods.attribute_network import predict_labels
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.nn.backbones import build_maps
+from fm_bench.nn.gather import gathered
 from fm_bench.nn.losses import attribute_cross_entropy, triplet_margin
 from fm_bench.nn.pca import PrincipalComponents
 from fm_bench.nn.reservoir import Reservoir
@@ -301,19 +302,9 @@ class DARN(Method):
             features, _ = self.routed(batch.image, context)
             for sample, domain in zip(samples, seen, strict=True):
                 sample.add(features[(batch.domain == domain) | (self.hparams["domains"] == 1)])
-        rows = [self._of_all_processes(sample.rows()) for sample in samples]
+        rows = [gathered(self.trainer, sample.rows().to(self.device)) for sample in samples]
         fewest = min(map(len, rows))
         self.pca.fit(torch.cat([part[:fewest] for part in rows]), self.stage_seed)
-
-    def _of_all_processes(self, share: Tensor) -> Tensor:
-        """Every process's rows after each other; shares may differ in length."""
-        if self.trainer.world_size == 1:
-            return share
-        gather, share = self.trainer.strategy.all_gather, share.to(self.device)
-        counts = gather(torch.tensor(len(share), device=self.device))
-        padded = share.new_zeros(int(counts.max()), *share.shape[1:])
-        padded[: len(share)] = share
-        return torch.cat([part[:count] for part, count in zip(gather(padded), counts.tolist(), strict=True)])
 
     # --------------------------------------------------------- what stages share
 
