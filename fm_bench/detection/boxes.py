@@ -111,4 +111,4 @@ def _centre_and_side(boxes: Boxes) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _tensor(boxes: Boxes) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(boxes, np.float32))
+    return torch.from_numpy(np.array(boxes, np.float32))  # a copy: catalogues are read-only

@@ -26,6 +26,7 @@ NEAR = 0.5
 
 _ROWS = 1 << 14  # rows that are scored at once
 _TOLERANCE = 1e-3  # of the solvers
+_FREE = 30.0  # liblinear shrinks the intercept like a weight, of a feature with this value: large ones leave it free
 
 
 class Linear(NamedTuple):
@@ -138,13 +139,12 @@ def learn_offsets(features: Floats, boxes: Boxes, truth: Boxes, overlap: F32, pe
 def _fit(kind: str, features: Floats, target: F32, scaler: StandardScaler, penalty: float, steps: int) -> Linear:
     """A linear machine in the primal, whose squared loss has one solution whatever the order of the rows."""
     scaled = scaler.transform(features.astype(np.float32))
-    machine = (
-        LinearSVC(C=penalty, dual=False, tol=_TOLERANCE, class_weight="balanced")
-        if kind == "svm"
-        else LinearSVR(
-            C=penalty, dual=False, tol=_TOLERANCE, loss="squared_epsilon_insensitive", epsilon=1 / (2 * steps)
-        )
-    ).fit(scaled, target)
+    shared = {"C": penalty, "dual": False, "tol": _TOLERANCE, "intercept_scaling": _FREE}
+    if kind == "svm":
+        machine = LinearSVC(class_weight="balanced", **shared)
+    else:
+        machine = LinearSVR(loss="squared_epsilon_insensitive", epsilon=1 / (2 * steps), **shared)
+    machine.fit(scaled, target)
     return _unscaled(np.atleast_2d(machine.coef_), np.atleast_1d(machine.intercept_), scaler)
 
 
