@@ -40,11 +40,11 @@ class SelectiveSearch:
         limit: proposals per picture, at most; the latest merges first, alternating between the searches.
     """
 
-    scales: tuple[float, ...] = (150.0, 5000.0)
+    scales: tuple[float, ...] = (150.0, 1500.0, 5000.0)
     sigma: float = 0.8
     smallest: int = 30
-    measures: tuple[str, ...] = ("ctsf", "tsf", "cs")
-    area: tuple[float, float] = (0.06, 0.95)
+    measures: tuple[str, ...] = ("ctsf", "c")
+    area: tuple[float, float] = (0.09, 0.95)
     aspect: float = 3.0
     same: float = 0.9
     limit: int = 60
@@ -52,10 +52,11 @@ class SelectiveSearch:
     def __call__(self, image: NDArray[np.uint8]) -> Boxes:
         """Proposals ``(n, 4)`` of a picture ``(H, W, 3)``; at least one: the whole picture where nothing is left."""
         lab = rgb2lab(image).astype(np.float32)
+        bins = _colour(image), _texture(image)
         parts = []
         for scale in self.scales:
             segments = felzenszwalb(lab, scale=scale, sigma=self.sigma, min_size=self.smallest)
-            regions = describe(segments, image)
+            regions = describe(segments, *bins)
             parts += [_latest_first(merge(regions, measure)) for measure in self.measures]
         return self.choose(_alternate(parts), image.shape[:2])
 
@@ -85,12 +86,16 @@ class Regions(NamedTuple):
     pixels: int  # of the picture
 
 
-def describe(segments: NDArray[np.integer[Any]], image: NDArray[np.uint8]) -> Regions:
-    """Histograms, sizes, boxes and neighbourhoods of ``segments (H, W)``, numbered from 0, of ``image (H, W, 3)``."""
+def describe(segments: NDArray[np.integer[Any]], colour: I64, texture: I64) -> Regions:
+    """Histograms, sizes, boxes and neighbourhoods of regions.
+
+    Args:
+        segments: ``(H, W)`` the region of each pixel, numbered from 0.
+        colour: ``(H · W, 3)`` each pixel's bins.
+        texture: ``(H · W, 3 · 8)`` the same.
+    """
     count = int(segments.max()) + 1
     at = segments.ravel().astype(np.int64)
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    colour = hsv.reshape(-1, 3).astype(np.int64) * _COLOUR_BINS // 256
     rows, columns = np.divmod(np.arange(segments.size), segments.shape[1])
     box = np.empty((count, 4), np.int64)
     for side, place in ((0, columns), (1, rows)):
@@ -105,7 +110,7 @@ def describe(segments: NDArray[np.integer[Any]], image: NDArray[np.uint8]) -> Re
     size = np.bincount(at, minlength=count).astype(np.float32)
     return Regions(
         _histograms(at, colour, _COLOUR_BINS, count),
-        _histograms(at, _texture(image), _TEXTURE_BINS, count),
+        _histograms(at, texture, _TEXTURE_BINS, count),
         size,
         box,
         touches,
@@ -115,17 +120,15 @@ def describe(segments: NDArray[np.integer[Any]], image: NDArray[np.uint8]) -> Re
 
 def merge(regions: Regions, measure: str) -> I64:
     """Boxes ``(2n − 1, 4)`` of all regions in the order in which they come up: the first ``n``, then every merge."""
-    colour, texture, size, box = (array.copy() for array in regions[:4])
+    size, box = regions.size.copy(), regions.box.copy()
+    described = [part for letter, part in (("c", regions.colour), ("t", regions.texture)) if letter in measure]
+    histogram = np.hstack(described) if described else np.zeros((len(size), 0), np.float32)
     touches, total = regions.touches.copy(), float(regions.pixels)
     count = len(size)
 
     def similarity(one: int, others: I64) -> F32:
-        """Of region ``one`` with ``others``, each term in [0, 1]."""
-        value = np.zeros(len(others), np.float32)
-        if "c" in measure:
-            value += np.minimum(colour[one], colour[others]).sum(axis=1)
-        if "t" in measure:
-            value += np.minimum(texture[one], texture[others]).sum(axis=1)
+        """Of region ``one`` with ``others``: every term lies in [0, 1]."""
+        value: F32 = np.minimum(histogram[one], histogram[others]).sum(axis=1)
         together = size[one] + size[others]
         if "s" in measure:
             value += 1 - together / total
@@ -142,8 +145,7 @@ def merge(regions: Regions, measure: str) -> I64:
     for _ in range(count - 1):
         kept, gone = divmod(int(alike.argmax()), count)
         weight = size[[kept, gone]] / (size[kept] + size[gone])
-        for histogram in (colour, texture):
-            histogram[kept] = weight @ histogram[[kept, gone]]
+        histogram[kept] = weight @ histogram[[kept, gone]]
         size[kept] += size[gone]
         box[kept] = *np.minimum(box[kept, :2], box[gone, :2]), *np.maximum(box[kept, 2:], box[gone, 2:])
         found.append(box[kept].copy()[None])
@@ -155,6 +157,12 @@ def merge(regions: Regions, measure: str) -> I64:
         alike[[kept, gone]] = alike[:, [kept, gone]] = -np.inf
         alike[kept, others] = alike[others, kept] = similarity(kept, others)
     return np.concatenate(found)
+
+
+def _colour(image: NDArray[np.uint8]) -> I64:
+    """Bins ``(H · W, 3)`` of hue, saturation and value."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    return np.asarray(hsv.reshape(-1, 3).astype(np.int64) * _COLOUR_BINS // 256)
 
 
 def _texture(image: NDArray[np.uint8]) -> I64:

@@ -6,7 +6,7 @@ import pytest
 
 from fm_bench.data.garments import GarmentsReader
 from fm_bench.detection.boxes import iou
-from fm_bench.detection.proposals import SelectiveSearch, describe, merge
+from fm_bench.detection.proposals import SelectiveSearch, _colour, _texture, describe, merge
 
 
 def picture(box=(30, 20, 90, 100), seed=0):
@@ -42,7 +42,7 @@ def test_proposals_are_of_the_wanted_size_and_shape_and_all_different():
         found = search(dataset.source.read(str(name), (128, 128)))
         width, height = (found[:, 2:] - found[:, :2]).T
         assert 1 <= len(found) <= 25
-        assert (width * height).min() >= 0.06 - 1e-6
+        assert (width * height).min() >= 0.09 - 1e-6
         assert (width * height).max() <= 0.95 + 1e-6
         assert np.maximum(width / height, height / width).max() <= 3 + 1e-5
         overlap = iou(found, found) - np.eye(len(found))
@@ -58,7 +58,7 @@ def test_alike_neighbours_merge_first_and_others_never_before_they_touch():
     image = np.zeros((30, 30, 3), np.uint8)
     image[:, :20] = (200, 30, 30)
     image[:, 20:] = (30, 30, 200)
-    regions = describe(segments, image)
+    regions = describe(segments, _colour(image), _texture(image))
     assert regions.touches.tolist() == [[False, True, False], [True, False, True], [False, True, False]]
     assert regions.size.tolist() == [300, 300, 300]
     assert regions.colour.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
