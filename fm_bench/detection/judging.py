@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The protocol ``detection`` (DARN, Table 2): how well boxes are found, and what the found boxes are good for."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def judge(
     *,
     seed: int = 0,
     images: int = 250,
-    gallery: int = 500,
+    gallery: int = 400,
     retriever: Path | str | None = None,
 ) -> tuple[dict[str, Estimate], dict[str, F64]]:
     """Judges a detector on pictures of the test split.
@@ -139,12 +140,16 @@ def choose(dataset: Dataset, images: int, gallery: int, seed: int) -> Sample:
 
 
 def find(method: Finder, dataset: Dataset, rows: NDArray[np.int64]) -> Found:
-    """Runs the detector over catalogue ``rows``."""
-    pictures, kept = read_pictures(dataset, rows, method.picture_shape)
-    truth = _boxes(dataset.catalog)[rows[kept]]
-    proposals = method.propose(pictures)
-    reachable = [iou(part, box[None]).max() for part, box in zip(proposals, truth, strict=True)]
-    return Found(rows[kept], method.detect(pictures, proposals), np.array(reachable, np.float64))
+    """Runs the detector over catalogue ``rows``, some at a time."""
+    truth = _boxes(dataset.catalog)
+    parts = []
+    for begin in range(0, len(rows), _BATCH):
+        part = rows[begin : begin + _BATCH]
+        pictures, kept = read_pictures(dataset, part, method.picture_shape)
+        proposals = method.propose(pictures)
+        reachable = [iou(boxes, box[None]).max() for boxes, box in zip(proposals, truth[part[kept]], strict=True)]
+        parts.append(Found(part[kept], method.detect(pictures, proposals), np.array(reachable, np.float64)))
+    return functools.reduce(_join, parts)
 
 
 def _boxes_alone(found: Found, catalog: Catalog, overlap: float, seed: int) -> dict[str, tuple[Estimate, F64]]:

@@ -87,7 +87,7 @@ class Detector(AttributeNetwork):
         weight_decay: float = 5e-4,
         features: Literal["attributes", "given"] = "attributes",
         scorer: Literal["svr", "svm", "whole"] = "svr",
-        training_images: int = 300,
+        training_images: int = 250,
         picture_size: int = 128,
         region_size: int = 64,
         context: float = 227 / 195,
@@ -252,17 +252,20 @@ class Detector(AttributeNetwork):
 
     def local_features(self, regions: Tensor) -> Tensor:
         """Features ``(B, Q)`` of normalised regions ``(B, 3, S, S)`` that know what is where."""
+        if not self._has_maps:  # in full precision: an untrained AlexNet's answers hardly differ
+            vectors: Tensor = self.backbone(regions).float()
+            return vectors
         with torch.autocast(regions.device.type, torch.bfloat16, enabled=bool(self.reduced)):
-            if not self._has_maps:
-                vectors: Tensor = self.backbone(regions).float()
-                return vectors
             maps: Tensor = self.backbone.features.forward_features(regions)  # type: ignore[operator]
             return F.adaptive_avg_pool2d(maps.float(), _CELLS).flatten(1)
 
     # --------------------------------------------------------- the space
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
-        """The direction of the network's feature."""
+        """The direction of the network's feature; fully connected networks see all pictures at the size of regions."""
+        side = self.hparams["region_size"]
+        if not self._has_maps and images.shape[-2:] != (side, side):
+            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return F.normalize(self.backbone(images).float(), dim=-1)
 
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
