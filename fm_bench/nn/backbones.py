@@ -94,7 +94,7 @@ def _nin5(weights: str | None) -> NIN5:
     if weights == "imagenet":
         raise UserError(_NO_NIN)
     if weights:
-        _load_weights(network, Path(weights))
+        load_weights(network, Path(weights))
     return network
 
 
@@ -136,7 +136,7 @@ def build_backbone(name: str, weights: str | None = None, width: int = 4096) -> 
     else:
         raise unknown("backbone", name, [*_ALEXNET, "nin5", *timm.list_models()])
     if weights and not pretrained:
-        _load_weights(backbone.features, Path(weights))
+        load_weights(backbone.features, Path(weights))
     # convolutions are faster so, on CPUs and GPUs; torch's stubs do not know the argument
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -152,7 +152,7 @@ def _alexnet(layers: int, *, pretrained: bool) -> Backbone:
     return Backbone(nn.Sequential(model.features, model.avgpool, nn.Flatten(), *head), 4096)
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Loads the feature part of a state dict; a classifier on top of it is left out."""
     try:
         if path.suffix == ".safetensors":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_bench.errors import UserError
-from fm_bench.nn.backbones import _load_weights, build_backbone
+from fm_bench.nn.backbones import load_weights, build_backbone
 
 STRIDE = 8
 """A ResNet's grid has one cell per this many pixels: 8 x 8 at 64 pixels, 16 x 16 at 128."""
@@ -60,7 +60,7 @@ def build_trunk(name: str, weights: str | None = None, blocks: int = 3) -> Trunk
             f"backbone {name!r} has no grid of features that can be used: give alexnet or a ResNet of timm."
         ) from error
     if weights and weights != "imagenet":
-        _load_weights(model, Path(weights))
+        load_weights(model, Path(weights))
     with torch.no_grad():
         layers = nn.Sequential(*parts).eval()
         width = int(layers(torch.zeros(1, 3, 32, 32)).shape[1])
