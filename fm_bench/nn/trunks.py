@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_bench.errors import UserError
-from fm_bench.nn.backbones import load_weights, build_backbone
+from fm_bench.nn.backbones import build_backbone, load_weights
 
 STRIDE = 8
 """A ResNet's grid has one cell per this many pixels: 8 x 8 at 64 pixels, 16 x 16 at 128."""
