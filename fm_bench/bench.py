@@ -19,7 +19,9 @@ from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
-from fm_bench.embedding import embed_to_store
+from fm_bench.detection.judging import choose
+from fm_bench.detection.judging import judge as judge_boxes
+from fm_bench.embedding import embed_to_store, embedding_dim
 from fm_bench.environment import code_digest, is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
@@ -27,11 +29,24 @@ from fm_bench.files import digest, write_json
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.questions import Question, ask_all, check_protocols, gallery_labels, load_protocol, wishes
-from fm_bench.results import MODEL, Facts, load_model, make_record, save_model, save_requests
+from fm_bench.methods.detector import Detector
+from fm_bench.questions import (
+    REQUEST_SEED,
+    Question,
+    ask_all,
+    check_protocols,
+    gallery_labels,
+    load_protocol,
+    wishes,
+)
+from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
+DETECTION_IMAGES = 250
+"""Pictures of each domain on which a detector is judged, at most."""
+DETECTION_GALLERY = 1000
+"""Shop photos in which detected garments are searched, at most."""
 
 
 @dataclass
@@ -139,17 +154,23 @@ class Bench:
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
         for note in notes:
             self._say(note)
-        vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock)
+        vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         if not is_rank_zero():
             return None
         with clock("search"):
             reports = judge(method, vectors, datamodule, asked)
+        outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
+        with clock("detect"):
+            found, refused = detections(self.config, method, dataset)
+        notes += refused
+        if not outcomes | found:
+            raise UserError(notes[-1])
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
-        dim = max(vectors[name].shape[1] for name in asked)
+        dim = max((vectors[name].shape[1] for name in asked), default=embedding_dim(method, self.config.image_size))
         notes = [*dataset.notes, *method.row_notes, *notes, *_stage_notes(stages)]
         facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
-        record = make_record(facts, method, datamodule, asked, reports, stages, clock.seconds, dim)
+        record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, dim)
         record_file.save(record, folder / record_file.FILE)
         return record
 
@@ -250,6 +271,35 @@ def judge(
     return reports
 
 
+def detections(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dict[str, Outcome], list[str]]:
+    """What the protocols that look for boxes find, and a sentence for each that the method or data cannot answer."""
+    images = min(config.evaluation.requests, DETECTION_IMAGES)
+    gallery = min(config.evaluation.gallery or DETECTION_GALLERY, DETECTION_GALLERY)
+    outcomes, problems = {}, []
+    for protocol in map(load_protocol, config.evaluation.protocols):
+        if protocol.kind != "detection":
+            continue
+        if not isinstance(method, Detector):
+            problems.append(f"{protocol.name}: {config.label} finds no boxes, run detector.")
+            continue
+        try:
+            asked = digest(*choose(dataset, images, gallery, seed=REQUEST_SEED))
+            metrics, _ = judge_boxes(
+                method.eval(),
+                dataset,
+                protocol,
+                seed=REQUEST_SEED,
+                images=images,
+                gallery=gallery,
+                retriever=method.hparams["retriever"],
+            )
+        except UserError as error:
+            problems.append(f"{protocol.name}: {error}")
+        else:
+            outcomes[protocol.name] = Outcome(protocol, asked, metrics, images)
+    return outcomes, problems
+
+
 def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
     record = record_file.load(path)
     if record.fingerprint != fingerprint:
@@ -328,6 +378,8 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
     Raises:
         UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
     """
+    if load_protocol(protocol).kind != "retrieval":
+        raise UserError(f"{protocol!r} searches no gallery: it is judged when `fm-bench bench detector` runs.")
     run = load_run(folder)
     config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol]))
     check_protocols(config.evaluation, run.dataset)

@@ -16,7 +16,7 @@ from fm_bench.errors import UserError, unknown
 
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
-    "methods": {"description", "method", "stages", "variants", "modes", "data", "loader"},
+    "methods": {"description", "method", "stages", "variants", "modes", "data", "loader", "evaluation"},
     "data": {"description", "reader", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }
@@ -172,7 +172,9 @@ def defaults(method: str, variant: str, data: str, profile: str, mode: str) -> d
             raise unknown("mode", mode, ["common", *modes])
         parts.append(modes[mode])  # after the variant, whose rates are tuned for common mode
     for part in parts:
-        merged = merge(merged, {key: part[key] for key in ("method", "stages", "loader", "data") if key in part})
+        merged = merge(
+            merged, {key: part[key] for key in ("method", "stages", "loader", "data", "evaluation") if key in part}
+        )
     return merged
 
 

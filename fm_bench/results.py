@@ -4,7 +4,7 @@
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.environment import code_version, hardware, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
+from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
@@ -28,6 +29,25 @@ MODEL = "model.ckpt"
 PER_REQUEST = "requests.npz"
 FOUND = "found.npz"
 TOP = 10  # images kept per request, for pictures of results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run scored under one protocol, whatever kind it is of."""
+
+    protocol: Protocol
+    request_digest: str
+    """Of what was asked: only equal ones may be compared."""
+    metrics: Mapping[str, Estimate]
+    requests: int
+    by_attribute: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    tied: float = 0.0
+
+    @classmethod
+    def of_search(cls, question: Question, report: Report) -> "Outcome":
+        """The outcome of a protocol that searches a gallery."""
+        metrics, parts = report.metrics, report.by_attribute
+        return cls(question.protocol, question.requests.digest, metrics, report.requests, parts, report.tied_share)
 
 
 @dataclass(frozen=True)
@@ -45,15 +65,13 @@ def make_record(
     facts: Facts,
     method: Method,
     datamodule: FashionDataModule,
-    asked: Mapping[str, Question],
-    reports: Mapping[str, Report],
+    outcomes: Mapping[str, Outcome],
     stages: Mapping[str, StageResult],
     seconds: Mapping[str, float],
     dim: int,
 ) -> Record:
     """The record of a finished run. Training time counts shared stages and earlier attempts of this run in."""
     config = facts.config
-    number = sum(len(question.requests) for question in asked.values())
     times = dict(seconds) | {"train": sum(result.seconds for result in stages.values())}
     times["total"] = sum(times.values())
     images = sum(result.images for result in stages.values())
@@ -68,21 +86,21 @@ def make_record(
         seed=config.seed,
         config=config.numeric() | {"training_images": images},
         data_digest=facts.data_digest,
-        protocols={name: question.protocol.digest for name, question in asked.items()},
-        request_digests={name: question.requests.digest for name, question in asked.items()},
-        metrics={name: _plain(report.metrics) for name, report in reports.items()},
+        protocols={name: outcome.protocol.digest for name, outcome in outcomes.items()},
+        request_digests={name: outcome.request_digest for name, outcome in outcomes.items()},
+        metrics={name: _plain(outcome.metrics) for name, outcome in outcomes.items()},
         by_attribute={
-            name: {attribute: _plain(metrics) for attribute, metrics in report.by_attribute.items()}
-            for name, report in reports.items()
+            name: {attribute: _plain(metrics) for attribute, metrics in outcome.by_attribute.items()}
+            for name, outcome in outcomes.items()
         },
-        curves={name: _curve(report) for name, report in reports.items()},
-        requests={name: report.requests for name, report in reports.items()},
-        tied={name: report.tied_share for name, report in reports.items()},
+        curves={name: _curve(outcome) for name, outcome in outcomes.items()},
+        requests={name: outcome.requests for name, outcome in outcomes.items()},
+        tied={name: outcome.tied for name, outcome in outcomes.items()},
         gallery=len(datamodule.gallery_rows),
         dim=dim,
         parameters=sum(parameter.numel() for parameter in method.parameters()),
         seconds={name: round(value, 3) for name, value in times.items()},
-        query_ms=round(1000 * (seconds.get("embed_queries", 0) + seconds.get("search", 0)) / number, 4),
+        query_ms=_query_ms(outcomes, seconds),
         peak_memory_mb=_peak_memory(),
         hardware=hardware(),
         versions=versions(),
@@ -149,9 +167,16 @@ def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
     return {name: value._asdict() for name, value in metrics.items() if np.isfinite(value.value)}
 
 
-def _curve(report: Report) -> dict[str, list[float]]:
-    cutoffs = {name: name.removeprefix("accuracy@") for name in report.metrics if name.startswith("accuracy@")}
-    points = sorted((int(k), report.metrics[name].value) for name, k in cutoffs.items() if k.isdigit())
+def _query_ms(outcomes: Mapping[str, Outcome], seconds: Mapping[str, float]) -> float | None:
+    """Milliseconds from picture to ranked list, mean over the queries of all protocols that search."""
+    number = sum(outcome.requests for outcome in outcomes.values() if outcome.protocol.kind == "retrieval")
+    spent = seconds.get("embed_queries", 0) + seconds.get("search", 0)
+    return round(1000 * spent / number, 4) if number else None
+
+
+def _curve(outcome: Outcome) -> dict[str, list[float]]:
+    cutoffs = {name: name.removeprefix("accuracy@") for name in outcome.metrics if name.startswith("accuracy@")}
+    points = sorted((int(k), outcome.metrics[name].value) for name, k in cutoffs.items() if k.isdigit())
     return {"k": [float(k) for k, _ in points], "accuracy": [value for _, value in points]}
 
 
