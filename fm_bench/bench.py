@@ -39,13 +39,13 @@ from fm_bench.questions import (
     load_protocol,
     wishes,
 )
-from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests
+from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests, save_scores
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
 DETECTION_IMAGES = 250
 """Pictures of each domain on which a detector is judged, at most."""
-DETECTION_GALLERY = 1000
+DETECTION_GALLERY = 400
 """Shop photos in which detected garments are searched, at most."""
 
 
@@ -167,6 +167,7 @@ class Bench:
             raise UserError(notes[-1])
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
+        save_scores(folder, outcomes | found)
         dim = max((vectors[name].shape[1] for name in asked), default=embedding_dim(method, self.config.image_size))
         notes = [*dataset.notes, *method.row_notes, *notes, *_stage_notes(stages)]
         facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
@@ -282,9 +283,12 @@ def detections(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dic
         if not isinstance(method, Detector):
             problems.append(f"{protocol.name}: {config.label} finds no boxes, run detector.")
             continue
+        if config.loader.crop != "full":
+            problems.append(f"{protocol.name}: boxes are looked for in whole pictures, leave --loader.crop at full.")
+            continue
         try:
             asked = digest(*choose(dataset, images, gallery, seed=REQUEST_SEED))
-            metrics, _ = judge_boxes(
+            metrics, per_picture = judge_boxes(
                 method.eval(),
                 dataset,
                 protocol,
@@ -296,7 +300,7 @@ def detections(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dic
         except UserError as error:
             problems.append(f"{protocol.name}: {error}")
         else:
-            outcomes[protocol.name] = Outcome(protocol, asked, metrics, images)
+            outcomes[protocol.name] = Outcome(protocol, asked, metrics, images, per_picture)
     return outcomes, problems
 
 

@@ -40,14 +40,16 @@ class Outcome:
     """Of what was asked: only equal ones may be compared."""
     metrics: Mapping[str, Estimate]
     requests: int
+    per_request: Mapping[str, NDArray[np.float64]]
+    """What each request, or picture, scored: arrays whose means are the metrics."""
     by_attribute: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     tied: float = 0.0
 
     @classmethod
     def of_search(cls, question: Question, report: Report) -> "Outcome":
         """The outcome of a protocol that searches a gallery."""
-        metrics, parts = report.metrics, report.by_attribute
-        return cls(question.protocol, question.requests.digest, metrics, report.requests, parts, report.tied_share)
+        asked, metrics, parts = question.requests.digest, report.metrics, report.by_attribute
+        return cls(question.protocol, asked, metrics, report.requests, report.per_request, parts, report.tied_share)
 
 
 @dataclass(frozen=True)
@@ -114,20 +116,31 @@ def make_record(
 def save_requests(
     folder: Path, datamodule: FashionDataModule, asked: Mapping[str, Question], reports: Mapping[str, Report]
 ) -> None:
-    """Writes what was asked, what every request scored, and what it found.
+    """Writes what was asked and what was found.
 
-    ``requests/PROTOCOL.npz`` holds the requests, ``requests.npz`` arrays ``PROTOCOL/METRIC (R,)`` for paired tests, and
-    ``found.npz`` arrays ``PROTOCOL (R, TOP)`` of catalogue rows, best first.
+    ``requests/PROTOCOL.npz`` holds the requests, ``found.npz`` arrays ``PROTOCOL (R, TOP)`` of catalogue rows, best
+    first.
     """
-    scores: dict[str, NDArray[Any]] = {}
     found: dict[str, NDArray[Any]] = {}
     for name, question in asked.items():
         question.requests.save(folder / "requests" / f"{name}.npz")
-        scores |= {f"{name}/{metric}": values for metric, values in reports[name].per_request.items()}
         found[name] = datamodule.gallery_rows[reports[name].ranking.ids[:, :TOP]]
-    for path, arrays in ((folder / FOUND, found), (folder / PER_REQUEST, scores)):
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+    _save_arrays(folder / FOUND, found)
+
+
+def save_scores(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
+    """Writes ``requests.npz``: arrays ``PROTOCOL/METRIC (R,)``, what every request scored, for paired tests."""
+    scores = {
+        f"{name}/{metric}": values
+        for name, outcome in outcomes.items()
+        for metric, values in outcome.per_request.items()
+    }
+    _save_arrays(folder / PER_REQUEST, scores)
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def save_model(method: Method, path: Path) -> None:

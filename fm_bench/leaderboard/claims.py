@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pooled, sample
 from fm_bench.leaderboard.papers import CLAIMS, Claim
+from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
@@ -81,13 +82,22 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[tuple[str, 
             rows[name] = max(named, key=lambda row: (len(row.records), row.records[-1].finished))
     columns, problems = {}, {}
     for name, metric in wanted:
-        if name in rows:
+        if name in rows and random_weights(rows[name].first):
+            problems[name, metric] = f"{name} ran with random weights, and the claim is about trained ones."
+        elif name in rows:
             try:
                 seeds = [runs[record.fingerprint] for record in rows[name].records]
                 columns[name, metric] = pooled(seeds, table.key.protocol, metric)
             except UserError as error:
                 problems[name, metric] = str(error)
     return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
+
+
+def random_weights(record: Record) -> bool:
+    """Whether the row stands for a network that others trained, but nobody gave its weights."""
+    hyper = record.config.get("hyper", {})
+    others = record.method == "pretrained" or hyper.get("features") == "given"
+    return others and hyper.get("weights", "") is None
 
 
 def _judge(claim: Claim, answers: Sequence[Answers]) -> list[Verdict]:

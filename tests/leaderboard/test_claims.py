@@ -128,6 +128,10 @@ def test_every_claim_names_a_metric_of_its_protocols():
     for claim in CLAIMS:
         for name in (claim.protocol, claim.protocol_y):
             protocol = Protocol.from_yaml(BENCHMARKS / "protocols" / f"{name}.yaml")
+            if protocol.kind == "detection":
+                family = claim.metric
+                assert claim.metric in ("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes")
+                continue
             family, _, k = claim.metric.partition("@")
             cutoffs = {"accuracy": protocol.k, "ndcg": protocol.ndcg, "success": protocol.success}
             assert int(k) in cutoffs.get(family, (20,) if protocol.sweep else ()), claim
@@ -145,6 +149,17 @@ def test_every_claim_and_mark_names_methods_that_there_are():
     assert {name for claim in CLAIMS for name in (claim.x, claim.y)} <= known
     assert {method for tag in TAGS for method in tag.methods} <= known
     assert all({f"darn/{variant}" for variant in tag.but} <= known for tag in TAGS)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [(None, "untested"), ("nin.safetensors", "preserved")])
+def test_a_network_with_random_weights_does_not_stand_for_a_trained_one(tmp_path, weights, expected):
+    found = {}
+    for name, rate, hyper in (("darn/an", 0.6, {}), ("pretrained/nin", 0.4, {"weights": weights})):
+        results = {"instance/accuracy@20": outcomes(rate, 600, seed=3)}
+        found[name] = run(tmp_path, name, results, config={"hyper": hyper})
+    verdict = verdicts_of(found.values())["H8 (DARN-03)", "accuracy@20"]
+    assert verdict.outcome == expected
+    assert ("random weights" in verdict.reason) == (weights is None)
 
 
 def test_region_claims_are_judged_on_success(tmp_path):
