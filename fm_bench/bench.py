@@ -4,14 +4,15 @@
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -19,8 +20,7 @@ from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
-from fm_bench.detection.judging import choose
-from fm_bench.detection.judging import judge as judge_boxes
+from fm_bench.detection.outcomes import check_detection, detection_outcomes
 from fm_bench.embedding import embed_to_store, embedding_dim
 from fm_bench.environment import code_digest, is_rank_zero
 from fm_bench.errors import UserError
@@ -29,9 +29,7 @@ from fm_bench.files import digest, write_json
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.methods.detector import Detector
 from fm_bench.questions import (
-    REQUEST_SEED,
     Question,
     ask_all,
     check_protocols,
@@ -43,10 +41,6 @@ from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, sav
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
-DETECTION_IMAGES = 250
-"""Pictures of each domain on which a detector is judged, at most."""
-DETECTION_GALLERY = 400
-"""Shop photos in which detected garments are searched, at most."""
 
 
 @dataclass
@@ -143,6 +137,7 @@ class Bench:
         _claim(folder, fingerprint, self.config)
         self._introduce(dataset)
         check_protocols(self.config.evaluation, dataset)
+        refused = check_detection(self.config, dataset)
         with clock("prepare"):
             datamodule = data_module(self.config, dataset)
             datamodule.prepare_data()
@@ -152,8 +147,10 @@ class Bench:
         with clock("prepare"):
             datamodule.setup("predict")
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
+        notes += refused
         for note in notes:
             self._say(note)
+        method.to(computing_device(self.config.trainer))  # Lightning leaves it on the CPU
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         if not is_rank_zero():
             return None
@@ -161,15 +158,12 @@ class Bench:
             reports = judge(method, vectors, datamodule, asked)
         outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
         with clock("detect"):
-            found, refused = detections(self.config, method, dataset)
-        notes += refused
-        if not outcomes | found:
-            raise UserError(notes[-1])
+            found, told = detection_outcomes(self.config, method, dataset)
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
         dim = max((vectors[name].shape[1] for name in asked), default=embedding_dim(method, self.config.image_size))
-        notes = [*dataset.notes, *method.row_notes, *notes, *_stage_notes(stages)]
+        notes = [*dataset.notes, *method.row_notes, *told, *notes, *_stage_notes(stages)]
         facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, dim)
         record_file.save(record, folder / record_file.FILE)
@@ -194,6 +188,7 @@ class Bench:
         """Every stage, in order, each with the key of what its weights depend on besides the method."""
         loader = self.config.numeric()["loader"]
         key = {"data": data_digest, "loader": loader, "image_size": self.config.image_size, "code": code_digest()}
+        key["weights"] = self.config.numeric()["hyper"].get("weights")
         config = self.config
         runner = StageRunner(
             folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say
@@ -239,9 +234,16 @@ def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
     hyper = dict(config.hyper)
     if "domains" in inspect.signature(METHODS[config.method].__init__).parameters:
         hyper["domains"] = datamodule.domains
+        hyper["pairs"] = datamodule.pairs
     if "seed" in hyper:  # a method that draws random numbers of its own draws others in another run
         hyper["seed"] += config.seed
     return METHODS[config.method](attributes=datamodule.schema.to_dict(), **hyper)
+
+
+def computing_device(trainer: Mapping[str, Any]) -> torch.device:
+    """Where what is no training or embedding is computed: on the GPU unless the user chose another accelerator."""
+    chosen = trainer.get("accelerator", "auto")
+    return torch.device("cuda" if torch.cuda.is_available() and chosen in ("auto", "gpu", "cuda") else "cpu")
 
 
 def judge(
@@ -270,38 +272,6 @@ def judge(
             views=method.views(vectors["gallery"], *wishes(requests, datamodule.schema, regions)),
         )
     return reports
-
-
-def detections(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dict[str, Outcome], list[str]]:
-    """What the protocols that look for boxes find, and a sentence for each that the method or data cannot answer."""
-    images = min(config.evaluation.requests, DETECTION_IMAGES)
-    gallery = min(config.evaluation.gallery or DETECTION_GALLERY, DETECTION_GALLERY)
-    outcomes, problems = {}, []
-    for protocol in map(load_protocol, config.evaluation.protocols):
-        if protocol.kind != "detection":
-            continue
-        if not isinstance(method, Detector):
-            problems.append(f"{protocol.name}: {config.label} finds no boxes, run detector.")
-            continue
-        if config.loader.crop != "full":
-            problems.append(f"{protocol.name}: boxes are looked for in whole pictures, leave --loader.crop at full.")
-            continue
-        try:
-            asked = digest(*choose(dataset, images, gallery, seed=REQUEST_SEED))
-            metrics, per_picture = judge_boxes(
-                method.eval(),
-                dataset,
-                protocol,
-                seed=REQUEST_SEED,
-                images=images,
-                gallery=gallery,
-                retriever=method.hparams["retriever"],
-            )
-        except UserError as error:
-            problems.append(f"{protocol.name}: {error}")
-        else:
-            outcomes[protocol.name] = Outcome(protocol, asked, metrics, images, per_picture)
-    return outcomes, problems
 
 
 def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:

@@ -7,11 +7,13 @@ and checked, and an option that does not exist is an error.
 
 import argparse
 import contextlib
+import hashlib
 import inspect
 import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,6 +25,7 @@ from fm_bench.catalog import Dataset
 from fm_bench.data.crops import cropped
 from fm_bench.data.readers import READERS
 from fm_bench.errors import UserError, unknown
+from fm_bench.leaderboard import record as record_file
 from fm_bench.methods import METHODS
 from fm_bench.recipe import EvaluationConfig, LoaderConfig, StageBudget
 
@@ -38,8 +41,8 @@ SHOWN_ONLY = {
 # Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
-GIVEN_BY_DATA = {"attributes", "domains"}
-"""Arguments of methods that are no settings: the schema, and how many domains the training split has."""
+GIVEN_BY_DATA = {"attributes", "domains", "pairs"}
+"""Arguments of methods that are no settings: the schema, how many domains there are, and what makes a pair."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class RunConfig:
         """The part that can change a number: all but where things lie and how many processes load them."""
         plain = self.to_dict()
         plain["reader"] = {name: value for name, value in plain["reader"].items() if name not in _PLACES}
+        plain["hyper"] = {name: _content(name, value) for name, value in plain["hyper"].items()}
         plain["loader"].pop("num_workers")
         plain["trainer"] = {name: value for name, value in plain["trainer"].items() if name not in SHOWN_ONLY}
         if plain["loader"]["crop"] == "full":  # as before the option existed: older records stay comparable
@@ -230,6 +234,18 @@ def _explain(parser: ArgumentParser, message: str) -> UserError:
         expected = f": give {kinds.replace('NoneType', 'null')}" if kinds else f" ({wrong.group(2).rstrip('.')})"
         return UserError(f"--{wrong.group(1)} cannot be{value}{expected}.")
     return UserError(f"an option could not be understood: {first.rstrip('.')}.")
+
+
+def _content(option: str, value: Any) -> Any:
+    """What an argument of a method stands for: of files and folders, what is in them and not where they lie."""
+    if option == "weights" and value not in (None, "imagenet"):
+        try:
+            return f"file {hashlib.sha256(Path(value).read_bytes()).hexdigest()}"
+        except OSError as error:
+            raise UserError(f"no weights at {value} ({error.strerror}): give the path of a file.") from error
+    if option == "retriever" and value is not None:
+        return f"run {record_file.load(Path(value) / record_file.FILE).fingerprint}"
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -182,9 +182,13 @@ def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
 
 def _query_ms(outcomes: Mapping[str, Outcome], seconds: Mapping[str, float]) -> float | None:
     """Milliseconds from picture to ranked list, mean over the queries of all protocols that search."""
-    number = sum(outcome.requests for outcome in outcomes.values() if outcome.protocol.kind == "retrieval")
-    spent = seconds.get("embed_queries", 0) + seconds.get("search", 0)
-    return round(1000 * spent / number, 4) if number else None
+    asked = [outcome for outcome in outcomes.values() if outcome.protocol.kind == "retrieval"]
+    if not asked:
+        return None
+    embedded = {outcome.request_digest: outcome.requests for outcome in asked}  # protocols may ask the same
+    embedding = seconds.get("embed_queries", 0) / sum(embedded.values())
+    search = seconds.get("search", 0) / sum(outcome.requests for outcome in asked)
+    return round(1000 * (embedding + search), 4)
 
 
 def _curve(outcome: Outcome) -> dict[str, list[float]]:

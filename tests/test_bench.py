@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from fm_bench import recipe
+from fm_bench.bench import Bench
 from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.leaderboard.record import load
@@ -130,14 +131,56 @@ def test_what_was_detected_is_searched_for(tmp_path):
     assert bench("darn/conv4-5", "--data", "garments-street", out=retriever) == 0
     asked = ["--method.retriever", str(retriever), "--evaluation.requests", "40"]
     assert bench("detector/whole", "--data", "garments-street", *asked, out=run) == 0
-    metrics = load(run / "record.json").metrics["detection"]
+    record = load(run / "record.json")
+    assert any("searched by darn/conv4-5, trained on whole pictures" in note for note in record.notes)
+    metrics = record.metrics["detection"]
+    with np.load(run / "requests.npz") as scores:
+        for name, estimate in metrics.items():
+            assert scores[f"detection/{name}"].shape == (record.requests["detection"],)
+            assert scores[f"detection/{name}"].mean() == pytest.approx(estimate["value"], abs=1e-9)
     assert metrics["accuracy@20 detected boxes"] == metrics["accuracy@20 full images"]  # the whole picture is the box
     assert 0 <= metrics["accuracy@20 true boxes"]["value"] <= 1
 
 
-def test_methods_without_boxes_are_not_judged_by_them(tmp_path, capsys):
-    assert bench("random", "--evaluation.protocols", "[detection]", out=tmp_path / "run") == 2
-    assert "random finds no boxes" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["identity", "--evaluation.protocols", "[detection]"], "identity finds no boxes"),
+        (["detector", "--loader.crop", "true"], "leave --loader.crop at full"),
+        (["detector", "--method.retriever", "absent"], "absent"),
+        (["identity", "--method.weights", "absent.pt"], "no weights at absent.pt"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_before_training(arguments, complaint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Bench, "_train", lambda *_: pytest.fail("it was trained first"))
+    assert bench(*arguments, out=tmp_path / "run") == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_protocols_that_a_method_cannot_answer_are_left_out_with_a_note(tmp_path):
+    assert bench("random", "--evaluation.protocols", "[search, detection]", out=tmp_path / "run") == 0
+    record = load(tmp_path / "run" / "record.json")
+    assert set(record.metrics) == {"search"}
+    assert any("random finds no boxes" in note for note in record.notes)
+
+
+def test_a_retriever_of_other_data_is_refused(tmp_path, capsys):
+    assert bench("random", "--data", "garments-street", "--data.seed", "5", out=tmp_path / "other") == 0
+    asked = ["detector/whole", "--data", "garments-street", "--method.retriever", str(tmp_path / "other")]
+    assert bench(*asked, out=tmp_path / "run") == 2
+    assert "give --method.retriever a run on the same data" in capsys.readouterr().err
+
+
+def test_other_weights_under_the_same_name_are_another_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prints = []
+    for content in (b"one", b"two", b"one"):
+        Path("w.pt").write_bytes(content)
+        config = configure("pretrained", "garments", "smoke", "common", 0, ["--method.weights", "w.pt"])
+        prints.append(config.numeric()["hyper"]["weights"])
+    assert prints[0] == prints[2] != prints[1]
+    assert "w.pt" not in prints[0]
+    assert configure("pretrained", "garments", "smoke", "common", 0).numeric()["hyper"]["weights"] is None
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from fm_bench.data.datasets import (
     loader,
 )
 from fm_bench.data.images import cached_images
-from fm_bench.data.pairs import CrossDomainSampler
+from fm_bench.data.pairs import CrossDomainSampler, PairedBy
 from fm_bench.data.regions import Regions
 from fm_bench.data.requests import Requests, exclusions, join, mine, same_item
 from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, Source, TripletSampler
@@ -120,6 +120,14 @@ class FashionDataModule(L.LightningDataModule):
         return len(np.unique(catalog.domain[catalog.rows(Split.TRAIN)]))
 
     @property
+    def pairs(self) -> PairedBy:
+        """What the pictures of a training pair have in common, see ``CrossDomainSampler``; after ``setup("fit")``."""
+        try:
+            return self._pair_source(None).paired_by
+        except UserError:  # nothing pairs up, which only methods that train on pairs mind
+            return "labels"
+
+    @property
     def schema(self) -> AttributeSchema:
         """The attributes."""
         return self._dataset.catalog.schema
@@ -152,11 +160,15 @@ class FashionDataModule(L.LightningDataModule):
         elif batches is TripletPositionsBatch:
             self._source = TripletSampler(train.labels, changes=(0, 1), seed=self._seed, triplets=count)
         elif batches is CrossDomainBatch:
-            item, domain = train.catalog.item[train.rows], train.catalog.domain[train.rows]
-            self._source = CrossDomainSampler(train.labels, item, domain, seed=self._seed, pairs=count)
+            self._source = self._pair_source(count)
         else:
             self._labelled = rows
             self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed, count)
+
+    def _pair_source(self, count: int | None) -> CrossDomainSampler:
+        train = self._fit(self._train)
+        item, domain = train.catalog.item[train.rows], train.catalog.domain[train.rows]
+        return CrossDomainSampler(train.labels, item, domain, seed=self._seed, pairs=count)
 
     def validate_by(self, kind: Literal["manipulation", "query"]) -> None:
         """Chooses the validation requests: with changes, or pictures alone, which look for their item (see ``val``)."""

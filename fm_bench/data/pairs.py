@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pictures of one item across domains, with a picture of another item: what a cross-domain ranking loss learns from."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,9 @@ from fm_bench.catalog import Domain
 from fm_bench.data.neighbours import unique_vectors
 from fm_bench.data.samplers import Positions, _below, _generator
 from fm_bench.errors import UserError
+
+PairedBy = Literal["domains", "items", "labels"]
+"""What two pictures of a pair have in common: their item in both domains, their item, or only their labels."""
 
 
 class CrossDomainSampler:
@@ -19,8 +24,8 @@ class CrossDomainSampler:
     epoch. As in the paper the third only shows another *item*: all its attributes may be the same.
 
     Where no item has pictures of both domains, two different shop pictures of one item are paired instead (any two
-    where there are no shop pictures); where every item has one picture only, pictures with the same full label vector
-    stand in as the same item.
+    where there are no shop pictures); where every item has one picture only, pictures with equal label vectors,
+    missing labels included, stand in as the same item.
 
     Args:
         labels: ``(N, A)`` of the training split, −1 where missing.
@@ -51,6 +56,7 @@ class CrossDomainSampler:
         self._pool(shop)
         self.anchors = street[self.size[street] > 0]
         self.across = bool(len(self.anchors))
+        self.paired_by: PairedBy = "domains"
         if not self.across:
             self._pair_within(labels, shop if len(shop) else street)
         if int(self.size[self.anchors[0]]) == len(self.order):
@@ -71,7 +77,9 @@ class CrossDomainSampler:
 
     def _pair_within(self, labels: NDArray[np.int16], pool: Positions) -> None:
         self._pool(pool)
+        self.paired_by = "items"
         if not (self.size[pool] > 1).any():
+            self.paired_by = "labels"
             self.item = unique_vectors(labels)[1]
             self._pool(pool[(labels[pool] != MISSING).any(axis=1)])
             pool = self.order

@@ -68,6 +68,11 @@ class Protocol:
             raise UserError(
                 f"protocol {self.name!r} changes {self.changes!r} attributes, but only 0, 1 or 2 can be asked."
             )
+        if self.hit == "instance" and self.changes:
+            raise UserError(
+                f"protocol {self.name!r} looks for the very same item and changes {self.changes} attributes: "
+                "an item keeps its attributes, so let it change 0."
+            )
         for field, choice in (("hit", Hit), ("missing", Missing), ("queries", Queries), ("kind", Kind)):
             if getattr(self, field) not in (known := get_args(choice)):
                 raise unknown(f"protocol {self.name!r}: {field}", str(getattr(self, field)), known)

@@ -44,7 +44,7 @@ class RetrievalValidation(L.Callback):
             return found
 
         self._metric = RetrievalMetric(
-            Protocol("validation", changes=1, hit=hit, k=(20,), ndcg=(20,), mrr=(1000,)),
+            Protocol("validation", changes=int(hit == "attributes"), hit=hit, k=(20,), ndcg=(20,), mrr=(1000,)),
             np.asarray(requests.target),
             labels,
             exclude=np.asarray(data.val_exclude),

@@ -241,10 +241,27 @@ _OF_DARN = (
         ".415 vs .370",
     ),
     _darn(
+        "DARN-01",
+        "Learned features beat ImageNet features",
+        "darn/conv4-5",
+        "pretrained/cnn",
+        "accuracy@20",
+        ".570 vs .268",
+    ),
+    _darn(
+        "DARN-02",
+        "Network in network is a little better than AlexNet",
+        "pretrained/nin",
+        "pretrained/cnn",
+        "accuracy@20",
+        "in words only",
+        tie=True,
+    ),
+    _darn(
         "H8 (DARN-14)",
         "Network in network is a little better than AlexNet",
         "pretrained/nin",
-        "pretrained",
+        "pretrained/cnn",
         "ndcg@20",
         ".370 vs .367",
         tie=True,
@@ -252,7 +269,7 @@ _OF_DARN = (
     _darn(
         "H8 (DARN-08)",
         "Deep features beat dense SIFT with Fisher vectors",
-        "pretrained",
+        "pretrained/cnn",
         "dsift-fisher",
         "accuracy@20",
         ".268 vs a lower curve without a printed value",
@@ -260,7 +277,7 @@ _OF_DARN = (
     _darn(
         "H8 (DARN-08)",
         "Deep features beat dense SIFT with Fisher vectors",
-        "pretrained",
+        "pretrained/cnn",
         "dsift-fisher/c128",
         "accuracy@20",
         ".268 vs a lower curve without a printed value",
@@ -268,7 +285,7 @@ _OF_DARN = (
     _darn(
         "H8 (DARN-15)",
         "Deep features beat dense SIFT with Fisher vectors",
-        "pretrained",
+        "pretrained/cnn",
         "dsift-fisher",
         "ndcg@20",
         ".367 vs .290",
@@ -345,7 +362,12 @@ _OF_DARN = (
     ),
 )
 
-_DETECTORS = ("detector", "detector/nin+svr", "detector/cnn+svr", "detector/cnn+svm")  # best first, as in Table 2
+_DETECTORS = (
+    "detector/an+svr",
+    "detector/nin+svr",
+    "detector/cnn+svr",
+    "detector/cnn+svm",
+)  # best first, as in Table 2
 _BETTER = (
     "Attribute-aware features find garments better than ImageNet features",
     "Network in network finds garments better than AlexNet",

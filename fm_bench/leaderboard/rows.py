@@ -29,13 +29,13 @@ class Tag(NamedTuple):
     Attributes:
         text: the word.
         methods, protocols: where it stands.
-        but: variants of these methods that it does not stand beside.
+        unless: setting of these methods that does away with it.
     """
 
     text: str
     methods: frozenset[str]
     protocols: frozenset[str]
-    but: frozenset[str] = frozenset()
+    unless: str = ""
 
 
 _WISHES = frozenset({"manipulate-1", "manipulate-2", "region", "gallery-sweep-1"})
@@ -44,7 +44,7 @@ TAGS = (
         "no manipulation",  # the query is searched as it is, whatever is asked
         frozenset({"darn", "dsift-fisher", "pretrained"}),
         _WISHES,
-        but=frozenset({"attribute-substitute"}),
+        unless="substitute",
     ),
     Tag("extension", frozenset({"fashionsearchnet"}), frozenset({"manipulate-2"})),  # its paper changes one attribute
 )
@@ -99,11 +99,13 @@ class Row:
     @property
     def tags(self) -> tuple[str, ...]:
         """What must be known to read the row in its table."""
-        run = self.first
+        run, hyper = self.first, self.first.config.get("hyper", {})
         return tuple(
             tag.text
             for tag in TAGS
-            if run.method in tag.methods and self.protocol in tag.protocols and run.variant not in tag.but
+            if run.method in tag.methods
+            and self.protocol in tag.protocols
+            and not (tag.unless and hyper.get(tag.unless))
         )
 
     @property

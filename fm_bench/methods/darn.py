@@ -100,6 +100,7 @@ class DARN(Method):
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
         domains: domains of the training split; with one there is one network, whatever ``dual`` says.
+        pairs: what makes a training pair, see ``CrossDomainSampler``.
         backbone: ``nin5`` (the paper's shape), ``alexnet`` or a timm ResNet, see ``build_maps``.
         weights: None, ``imagenet`` or a file, for the convolutions.
         width: length of FC1 and FC2.
@@ -130,6 +131,7 @@ class DARN(Method):
         self,
         attributes: Mapping[str, Sequence[str]],
         domains: int = 2,
+        pairs: Literal["domains", "items", "labels"] = "domains",
         backbone: str = "resnet18",
         weights: str | None = None,
         width: int = 4096,
@@ -152,7 +154,15 @@ class DARN(Method):
     ) -> None:
         super().__init__(attributes)
         self.save_hyperparameters()
+        for name, number, least in (("pca", pca, 1), ("pca_images", pca_images, 4), ("width", width, 1)):
+            if number is not None and number < least:
+                raise UserError(f"--method.{name} is {number}: give at least {least}.")
         self.dual = dual and domains > 1
+        if self.dual and pairs != "domains":
+            raise UserError(
+                "the training split has street photos, but no item with a street and a shop photo: "
+                "two networks have nothing to learn from each other, run darn/arn."
+            )
         self.networks = nn.ModuleDict(
             {name: SubNetwork(backbone, weights, width, branch, dropout, self.schema.sizes) for name in self._names()}
         )
@@ -175,10 +185,10 @@ class DARN(Method):
         notes = []
         if self.hparams["dual"] and not self.dual:
             notes.append("one domain: this is ARN, a single network")
-        if self.hparams["domains"] == 1 and self.hparams["rank"]:
-            notes.append(
-                "where every item has one photo, images with the same full label vector stand in as the same item"
-            )
+        if self.hparams["rank"] and self.hparams["pairs"] == "items":
+            notes.append("ranking pairs two photos of an item: there are none from both domains")
+        if self.hparams["rank"] and self.hparams["pairs"] == "labels":
+            notes.append("every item has one photo: ranking takes images with the same full label vector as one item")
         if self.hparams["substitute"]:
             notes.append("no trained manipulation: requested values are put into predicted attributes")
         else:
@@ -268,11 +278,6 @@ class DARN(Method):
         """Every network once, on all its pictures; together they answer in the order street, shop, other."""
         if not self.dual:
             return [self.network("shop")(torch.cat([batch.street, batch.shop, batch.other]))]
-        if not batch.street_domain.all():
-            raise UserError(
-                "the training split has street photos, but no item with a street and a shop photo: "
-                "two networks have nothing to learn from each other, run darn/arn."
-            )
         return [self.network("street")(batch.street), self.network("shop")(torch.cat([batch.shop, batch.other]))]
 
     def ranking_optimizer(self) -> Any:
@@ -296,7 +301,8 @@ class DARN(Method):
         if self.pca is None:
             return
         seen = [Domain.SHOP, Domain.STREET][: self.hparams["domains"] if self.hparams["pca_domains"] == "both" else 1]
-        samples = [Reservoir(self.hparams["pca_images"] // len(seen), self.stage_seed + domain) for domain in seen]
+        size = -(-self.hparams["pca_images"] // (len(seen) * self.trainer.world_size))  # each process sees its share
+        samples = [Reservoir(size, self.stage_seed + domain) for domain in seen]
         for batch in batches:
             context = Context(None, batch.domain, batch.index)
             features, _ = self.routed(batch.image, context)
@@ -313,7 +319,7 @@ class DARN(Method):
         settings = super().stage_config(stage)
         if stage is COMPONENTS:
             return settings
-        later = {"pca", "pca_domains", "pca_images", "substitute", "domains"}
+        later = {"pca", "pca_domains", "pca_images", "substitute", "domains", "pairs"}
         if stage is ATTRIBUTES:
             later |= {"dual", "rank", "features", "margin", "normalize_in_loss", "lr", "new_lr"}
         kept = {name: value for name, value in settings.items() if name not in later}

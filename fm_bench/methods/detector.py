@@ -111,6 +111,11 @@ class Detector(AttributeNetwork):
         ):
             if number < 1:
                 raise UserError(f"--method.{name} is {number}: give at least 1.")
+        if context < 1 or penalty <= 0 or not 0 < overlap <= 1 or min(jitter, rounds) < 0:
+            raise UserError(
+                f"context {context}, penalty {penalty}, overlap {overlap}, jitter {jitter}, rounds {rounds}: "
+                "give at least 1, more than 0, a share up to 1, and two counts from 0."
+            )
         if scorer == "whole":
             self.stages = ()  # type: ignore[misc]  # of this instance alone
         elif features == "given":

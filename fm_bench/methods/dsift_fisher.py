@@ -89,12 +89,19 @@ class DSIFTFisher(Method):
         for name, size in (("centres", centres), ("bin", bin), ("stride", stride), ("projected", projected)):
             if size < 1:
                 raise UserError(f"--method.{name} is {size}: give at least 1.")
+        if dim is not None and dim < 1:
+            raise UserError(f"--method.dim is {dim}: give at least 1, or null for whole Fisher vectors.")
         self.reduce = PrincipalComponents(SIFT, projected)
         self.register_buffer("weights", torch.full((centres,), 1 / centres))
         self.register_buffer("means", torch.zeros(centres, self.reduce.dim))
         self.register_buffer("variances", torch.ones(centres, self.reduce.dim))
         length = 2 * centres * self.reduce.dim
         self.compress = None if dim is None else PrincipalComponents(length, dim)
+
+    @property
+    def row_notes(self) -> list[str]:
+        """Whether the vectors were brought to the length that the paper compares all features at."""
+        return ["whole Fisher vectors, not reduced by PCA"] if self.compress is None else []
 
     # ------------------------------------------------------------------ what is fitted
 

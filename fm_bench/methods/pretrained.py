@@ -9,6 +9,9 @@ from torch import Tensor
 from fm_bench.methods.base import Context, Method
 from fm_bench.nn.backbones import build_backbone
 
+ALEXNET_SIDE = 64
+"""AlexNet reads no smaller pictures, so these are enlarged for it."""
+
 
 class Pretrained(Method):
     """Floor: looks for what is similar to the picture in the eyes of a network that was trained for something else.
@@ -43,6 +46,10 @@ class Pretrained(Method):
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The direction of the feature, ``(B, D)``."""
+        if self.hparams["backbone"].startswith("alexnet") and min(images.shape[-2:]) < ALEXNET_SIDE:
+            scale = ALEXNET_SIDE / min(images.shape[-2:])
+            size = [round(scale * side) for side in images.shape[-2:]]
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.normalize(self.backbone(images).float(), dim=-1)
 
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 """Backbones by name: a picture in, one feature vector out, or the last two maps."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import timm
@@ -167,7 +168,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path} holds no state dict that is safe to read: save the weights as .safetensors."
         ) from error
-    missing, _ = model.load_state_dict({k: v for k, v in state.items() if k in model.state_dict()}, strict=False)
+    own = model.state_dict()
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path} holds {type(state).__name__}, not a state dict: save the network's state_dict().")
+    for name, value in own.items():
+        if name in state and tuple(state[name].shape) != tuple(value.shape):
+            raise UserError(
+                f"{path} has {name} of shape {tuple(state[name].shape)}, but the backbone needs {tuple(value.shape)}: "
+                "give weights of this network."
+            )
+    missing, _ = model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
     if missing:
         raise UserError(
             f"{path} lacks {len(missing)} of the backbone's tensors (first {missing[0]}): give weights of this network."

@@ -374,7 +374,7 @@ def test_components_of_one_domain_read_all_images(build, images):
 
 def test_pairs_without_street_pictures_are_refused_by_two_networks(build, images):
     with pytest.raises(UserError, match="run darn/arn"):
-        build().ranking_step(batch_of(images, street=0))
+        build(pairs="items")
     assert set(build(domains=1).ranking_step(batch_of(images, street=0))) == {"L_attr", "L_rank"}
 
 
@@ -424,7 +424,9 @@ def test_identity_ignores_the_request_and_substitute_looks_it_up(build, images):
 
 def test_rows_say_what_is_different(build):
     assert any("this is ARN" in note for note in build(domains=1).row_notes)
-    assert any("full label vector" in note for note in build(domains=1).row_notes)
+    assert any("full label vector" in note for note in build(domains=1, pairs="labels").row_notes)
+    assert any("two photos of an item" in note for note in build(domains=1, pairs="items").row_notes)
+    assert not any("photo" in note for note in build(domains=1, pairs="labels", rank=False).row_notes)
     assert build().row_notes == ["no manipulation: what a request asks to change is ignored"]
     assert build(substitute=True).row_notes == [
         "no trained manipulation: requested values are put into predicted attributes"

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The bench's side of ``detection``: what stands in the way of it, before training, and what comes out, after."""
+
+from pathlib import Path
+
+from fm_bench.catalog import Dataset, Split
+from fm_bench.config import RunConfig
+from fm_bench.detection.judging import choose, judge
+from fm_bench.detection.pictures import boxed_rows
+from fm_bench.errors import UserError
+from fm_bench.evaluation.protocol import Protocol
+from fm_bench.files import digest
+from fm_bench.leaderboard import record as record_file
+from fm_bench.leaderboard.record import Record
+from fm_bench.methods import METHODS
+from fm_bench.methods.base import Method
+from fm_bench.methods.detector import Detector
+from fm_bench.questions import REQUEST_SEED, load_protocol
+from fm_bench.results import Outcome
+
+IMAGES = 250
+"""Pictures of each domain on which a detector is judged, at most."""
+
+GALLERY = 400
+"""Shop photos in which detected garments are searched, at most."""
+
+
+def detection_protocols(config: RunConfig) -> list[Protocol]:
+    """Those of the run's protocols that look for boxes."""
+    protocols = [load_protocol(name) for name in config.evaluation.protocols]
+    return [protocol for protocol in protocols if protocol.kind == "detection"]
+
+
+def check_detection(config: RunConfig, dataset: Dataset) -> list[str]:
+    """A sentence for each protocol that looks for boxes and cannot be answered.
+
+    Raises:
+        UserError: if there is one, and the run has no other protocol.
+    """
+    protocols = detection_protocols(config)
+    if not protocols or (reason := _obstacle(config, dataset)) is None:
+        return []
+    problems = [f"{protocol.name}: {reason}" for protocol in protocols]
+    if len(problems) == len(config.evaluation.protocols):
+        raise UserError(problems[0])
+    return problems
+
+
+def _obstacle(config: RunConfig, dataset: Dataset) -> str | None:
+    if not issubclass(METHODS[config.method], Detector):
+        return f"{config.label} finds no boxes, run detector."
+    if config.loader.crop != "full":
+        return "boxes are looked for in whole pictures, leave --loader.crop at full."
+    try:
+        boxed_rows(dataset, Split.TRAIN)
+        boxed_rows(dataset, Split.TEST)
+        retriever_of(config)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def retriever_of(config: RunConfig) -> Record | None:
+    """The record of the run that searches with the detected boxes, if one is named.
+
+    Raises:
+        UserError: if its folder holds no finished run, or one on other data: it may have learnt from what is asked.
+    """
+    folder = config.hyper.get("retriever")
+    if folder is None:
+        return None
+    record = record_file.load(Path(folder) / record_file.FILE)
+    own = config.numeric()["reader"]
+    if record.data != config.data or record.config["reader"] != own:
+        raise UserError(
+            f"{folder} was trained on {record.data} with other settings than this run's {config.data}: "
+            "give --method.retriever a run on the same data."
+        )
+    return record
+
+
+def detection_outcomes(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dict[str, Outcome], list[str]]:
+    """What a trained detector scores, and what readers of the row must know; nothing where ``check_detection`` objects.
+
+    Args:
+        config: of the run.
+        method: on the device where it is to compute.
+        dataset: whole pictures with boxes.
+    """
+    if not isinstance(method, Detector) or _obstacle(config, dataset) is not None:
+        return {}, []
+    retriever = retriever_of(config)
+    searched = "" if retriever is None else retriever.fingerprint
+    notes = []
+    if retriever is not None:
+        how = "garments cut out by their true boxes" if retriever.config["loader"].get("crop") else "whole pictures"
+        notes.append(f"what was detected is searched by {retriever.name}, trained on {how}")
+    images = min(config.evaluation.requests, IMAGES)
+    gallery = min(config.evaluation.gallery or GALLERY, GALLERY)
+    outcomes = {}
+    for protocol in detection_protocols(config):
+        sample = choose(dataset, images, gallery if searched else 0, REQUEST_SEED)
+        metrics, per_picture = judge(
+            method.eval(),
+            dataset,
+            protocol,
+            seed=REQUEST_SEED,
+            images=images,
+            gallery=gallery,
+            retriever=config.hyper["retriever"],
+        )
+        outcomes[protocol.name] = Outcome(protocol, digest(*sample, searched), metrics, len(sample.street), per_picture)
+    return outcomes, notes
