@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where FashionSearchNet looks: activation maps and boxes over pictures, and how they meet a garment's true parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,14 +14,17 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_bench.data.regions import REGIONS
 from fm_bench.errors import UserError
 from fm_bench.files import replacing
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
-from fm_bench.nn.localisation import picture_boxes
+from fm_bench.nn.localisation import component_boxes, picture_boxes
 from fm_bench.nn.regions import LINKS
 
 BOX = "#d1242f"
 WHOLE_PICTURE = "whole picture"
+REGION = "region"
+_BATCH = 64
 
 
 def activation_sheet(
@@ -91,11 +94,13 @@ def part_iou(
 
     Returns:
         For every part among torso, sleeves and collar: for every attribute linked to it the mean intersection over
-        union over the pictures that show the part, and under ``whole picture`` what a box of everything reaches.
+        union over the pictures that show the part; under ``region`` that of the box which region awareness crops; and
+        under ``whole picture`` what a box of everything reaches.
         A part that no picture shows is left out.
     """
     maps, boxes, _ = _look(method, images)
     found = picture_boxes(boxes, (maps.shape[2], maps.shape[3])).numpy()
+    regions = picture_boxes(_regions(method, images), (maps.shape[2], maps.shape[3])).numpy()
     result: dict[str, dict[str, float]] = {}
     for part, linked in LINKS.items():
         if part not in masks:
@@ -106,6 +111,7 @@ def part_iou(
         true = _mask_boxes(masks[part][shown])
         columns = [m for m, name in enumerate(method.schema.names) if name.replace("_", " ") in linked]
         scores = {method.schema.names[m]: float(_iou(found[shown, m], true).mean()) for m in columns}
+        scores[REGION] = float(_iou(regions[shown, REGIONS.index(part)], true).mean())
         everything = np.broadcast_to(np.array([0.0, 0.0, 1.0, 1.0], np.float32), true.shape)
         result[part] = scores | {WHOLE_PICTURE: float(_iou(everything, true).mean())}
     return result
@@ -113,12 +119,27 @@ def part_iou(
 
 def _look(method: FashionSearchNet, images: Tensor) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
     """Maps ``(n, A, h, w)``, boxes ``(n, A, 4)`` and the value ``(n, A)`` that each map belongs to."""
+    parts = [method.look(batch) for batch in _batches(method, images)]
+    maps, boxes, values = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    return maps, boxes, values.numpy()
+
+
+def _regions(method: FashionSearchNet, images: Tensor) -> Tensor:
+    """Boxes ``(n, 3, 4)`` of torso, sleeves and collar."""
+    parts = []
+    for batch in _batches(method, images):
+        _, conv7 = method.convolve(batch)
+        parts.append(component_boxes(*method.region_masks(conv7, method.classify(conv7))))
+    return torch.cat(parts).cpu()
+
+
+def _batches(method: FashionSearchNet, images: Tensor) -> Iterator[Tensor]:
+    """Some of ``images`` at a time, on the method's device; until the last, it is in evaluation mode."""
     training = method.training
     method.eval()
     with torch.no_grad():
-        maps, boxes, values = method.look(images.to(method.device))
+        yield from (batch.to(method.device) for batch in torch.split(images, _BATCH))
     method.train(training)
-    return maps.cpu(), boxes.cpu(), values.cpu().numpy()
 
 
 def _mask_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:

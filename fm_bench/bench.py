@@ -147,6 +147,10 @@ class Bench:
         with clock("prepare"):
             datamodule.setup("predict")
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
+        if not method.answers_regions:
+            for name in [name for name, question in asked.items() if question.protocol.regions]:
+                del asked[name]
+                notes.append(f"{name}: {self.config.label} knows nothing of parts of garments.")
         notes += refused
         for note in notes:
             self._say(note)

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
-    command.add_argument("--protocol", default="manipulate-1")
+    command.add_argument("--protocol", help="whose requests are shown (default manipulate-1)")
     command.add_argument("--maps", action="store_true", help="where fashionsearchnet looks, instead of what was found")
     command.add_argument("--attributes", nargs="+", default=[], help="with --maps: whose maps (default all)")
     command.add_argument("--requests", type=int, default=5, help="rows of the picture (default 5)")
@@ -242,8 +242,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     from fm_bench.explain import maps_sheet, results_sheet
 
+    if options.maps and options.protocol:
+        raise UserError("--maps shows pictures without requests: leave --protocol out.")
+    if options.attributes and not options.maps:
+        raise UserError("--attributes chooses among maps: add --maps.")
     if not options.maps:
-        results_sheet(options.run_dir, options.protocol, options.requests, options.out, seed=options.seed)
+        results_sheet(
+            options.run_dir, options.protocol or "manipulate-1", options.requests, options.out, seed=options.seed
+        )
     else:
         overlaps = maps_sheet(
             options.run_dir, options.requests, options.out, attributes=options.attributes, seed=options.seed

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fm_bench.activation_sheet import activation_sheet, part_iou
-from fm_bench.bench import load_run
-from fm_bench.catalog import Domain, Split
+from fm_bench.bench import data_module, load_run
 from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
 from fm_bench.data.transforms import normalise
@@ -25,6 +24,7 @@ from fm_bench.results import FOUND, MODEL, TOP, load_model
 
 Overlaps = dict[str, dict[str, float]]
 OVERLAP_PICTURES = 500
+MOST_ROWS = 100
 HIT, MISS = "#1a7f37", "#d0d7de"
 PIXELS = 128
 
@@ -43,6 +43,7 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
     Raises:
         UserError: if the run is not finished or was not asked by ``protocol``.
     """
+    check_rows(rows)
     run = load_run(folder)
     path = folder / "requests" / f"{protocol}.npz"
     if not path.exists():
@@ -75,6 +76,12 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
     return out
 
 
+def check_rows(rows: int) -> None:
+    """Raises UserError unless a picture of so many rows can be drawn."""
+    if not 1 <= rows <= MOST_ROWS:
+        raise UserError(f"--requests is {rows}: give 1 to {MOST_ROWS}.")
+
+
 def maps_sheet(folder: Path, rows: int, out: Path, *, attributes: Sequence[str] = (), seed: int = 0) -> Overlaps:
     """Draws where a finished run of FashionSearchNet looks in ``rows`` gallery pictures.
 
@@ -92,6 +99,7 @@ def maps_sheet(folder: Path, rows: int, out: Path, *, attributes: Sequence[str] 
     Raises:
         UserError: if the run is not finished, or of another method.
     """
+    check_rows(rows)
     run = load_run(folder)
     method = load_model(folder / MODEL, run.config.method)
     if not isinstance(method, FashionSearchNet):
@@ -99,8 +107,9 @@ def maps_sheet(folder: Path, rows: int, out: Path, *, attributes: Sequence[str] 
             f"{folder} holds {run.config.method}, which has no activation maps: give a fashionsearchnet run."
         )
     catalog, source, size = run.dataset.catalog, run.dataset.source, run.config.image_size
-    test = catalog.rows(Split.TEST)
-    chosen = np.random.default_rng(seed).permutation(test[catalog.domain[test] == Domain.SHOP])[:OVERLAP_PICTURES]
+    datamodule = data_module(run.config, run.dataset)
+    datamodule.setup("predict")  # knows which pictures can be read
+    chosen = np.random.default_rng(seed).permutation(datamodule.gallery_rows)[:OVERLAP_PICTURES]
     pictures = np.stack([source.read(str(name), size) for name in catalog.image[chosen]])
     images = normalise(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     activation_sheet(method, pictures[:rows], images[:rows], attributes or method.schema.names, out)

@@ -54,13 +54,14 @@ def test_heat_is_where_the_map_is():
 def test_overlap_with_parts_is_worked_out(method, monkeypatch):
     boxes = torch.tensor([[[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]], [[0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0]]])
     monkeypatch.setattr(module, "_look", lambda method, images: (torch.zeros(2, 3, 2, 2), boxes.float(), None))
+    monkeypatch.setattr(module, "_regions", lambda method, images: boxes.float())  # torso, sleeves, collar
     sleeves, torso = np.zeros((2, 8, 8), np.bool_), np.zeros((2, 8, 8), np.bool_)
     sleeves[0, :4] = True  # exactly the upper row of cells; the second picture has no sleeves
     torso[:, 2:4, 2:4] = True  # a quarter of the upper left cell
     found = part_iou(method, torch.zeros(2, 3, 8, 8), {"sleeves": sleeves, "torso": torso, "hood": torso})
     assert set(found) == {"sleeves", "torso"}
-    assert found["sleeves"] == pytest.approx({"sleeve_length": 1.0, "whole picture": 0.5})
-    assert found["torso"] == pytest.approx({"fit": (4 / 64 + 4 / 16) / 2, "whole picture": 4 / 64})
+    assert found["sleeves"] == pytest.approx({"sleeve_length": 1.0, "region": 1.0, "whole picture": 0.5})
+    assert found["torso"] == pytest.approx({"fit": (4 / 64 + 4 / 16) / 2, "region": 4 / 64, "whole picture": 4 / 64})
     nothing = part_iou(method, torch.zeros(2, 3, 8, 8), {"collar": np.zeros((2, 8, 8), np.bool_)})
     assert nothing == {}
 
@@ -70,3 +71,4 @@ def test_parts_of_real_boxes_are_shares(method):
     found = part_iou(method, torch.randn(2, 3, 32, 32), masks)["torso"]
     assert found["whole picture"] == pytest.approx(1.0)
     assert 0 < found["fit"] <= 1
+    assert 0 < found["region"] <= 1

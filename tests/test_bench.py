@@ -69,7 +69,8 @@ def test_every_recipe_runs_at_smoke(spec, tmp_path, capsys):
     assert bench(spec, out=out) == 0
     record = load(out / "record.json")
     assert record.name == spec
-    assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search", "region"}
+    asked = {"manipulate-1", "manipulate-2", "search", "region"}
+    assert set(record.metrics) == asked - ({"region"} if spec == "oracle" else set())
     for metrics in record.metrics.values():
         assert {"accuracy@1", "accuracy@20", "ndcg@20", "ndcg_ones@20", "mrr@1000", "chance@20"} <= set(metrics)
         assert (
@@ -345,6 +346,28 @@ def test_pictures_of_what_was_found_and_of_where_the_method_looks(tmp_path, caps
     told = capsys.readouterr().out
     assert "overlap with the true sleeves: sleeve length 0." in told
     assert "whole picture 0." in told
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--requests", "0"], "--requests is 0: give 1 to 100"),
+        (["--maps", "--requests", "101"], "give 1 to 100"),
+        (["--attributes", "collar"], "add --maps"),
+        (["--maps", "--protocol", "search"], "leave --protocol out"),
+    ],
+)
+def test_pictures_that_make_no_sense_are_one_sentence(options, complaint, amnet, tmp_path, capsys):
+    assert main(["explain", str(amnet), *options, "--out", str(tmp_path / "x.png")]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_oracle_is_not_asked_about_parts_of_garments(tmp_path):
+    assert bench("oracle", out=tmp_path / "run") == 0
+    record = load(tmp_path / "run" / "record.json")
+    assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search"}
+    assert all(metrics["accuracy@1"]["value"] == 1 for metrics in record.metrics.values())
+    assert any("oracle knows nothing of parts of garments" in note for note in record.notes)
 
 
 def test_only_fashionsearchnet_has_maps(amnet, tmp_path, capsys):

@@ -28,7 +28,16 @@ from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
 from fm_bench.leaderboard.rows import key_of
 
 METRICS = (
-    *("accuracy@1", "accuracy@10", "accuracy@20", "ndcg@20", "mrr@1000", "success@5", "increment_ratio@20"),
+    *(
+        "accuracy@1",
+        "accuracy@10",
+        "accuracy@20",
+        "accuracy@30",
+        "ndcg@20",
+        "mrr@1000",
+        "success@5",
+        "increment_ratio@20",
+    ),
     *("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes"),
 )
 RESAMPLES = 10_000

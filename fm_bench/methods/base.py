@@ -64,6 +64,8 @@ class Method(L.LightningModule, ABC):
     validates: ClassVar[Literal["manipulation", "query"]] = "manipulation"
     """By which requests checkpoints are chosen: those that change attributes, or those that only show a picture."""
     needs_labels: bool = False
+    answers_regions: ClassVar[bool] = True
+    """Whether requests about parts of a garment mean anything to the method; ignoring the part is an answer, too."""
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         super().__init__()

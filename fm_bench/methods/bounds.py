@@ -56,7 +56,12 @@ class Identity(AttributeNetwork):
 
 
 class Oracle(Method):
-    """Ceiling: the true labels as the embedding, like a perfect recogniser that follows every request."""
+    """Ceiling: the true labels as the embedding, like a perfect recogniser that follows every request.
+
+    It is not told the labels of parts, so that it is no ceiling for requests about regions and leaves them out.
+    """
+
+    answers_regions = False
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         super().__init__(attributes)

@@ -133,6 +133,13 @@ class FashionSearchNet(Method):
         self.of_regions = self.schema.attribute(region_attribute) if region_aware else -1
         self.cached = torch.zeros(0)  # not a buffer: DDP would send it to every process in every step
 
+    @property
+    def row_notes(self) -> list[str]:
+        """Where a run in paper mode is not the letter of the paper."""
+        if self.hparams["normalize"] or self.hparams["pooling"] == "sum":
+            return []
+        return ["maps are pooled by their mean: with the printed sum training diverges at the paper's rate"]
+
     # --------------------------------------------------------- Sec. 3.1: maps, boxes, attribute representations
 
     def convolve(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -323,7 +330,9 @@ class FashionSearchNet(Method):
         """
         if len(self.cached):
             return
-        rows, features = [], []
+        A = self.schema.num_attributes
+        rows = [torch.zeros(0, dtype=torch.long, device=self.device)]  # a process may have no batch at all
+        features = [torch.zeros(0, A, self.hparams["dim"], device=self.device)]
         for batch in batches:
             rows.append(batch.index)
             features.append(self.attribute_slots(batch.image))
