@@ -308,7 +308,7 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
 
 def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
     shared = [name for name, result in stages.items() if result.reused]
-    return [f"stage {name} was trained once and shared by methods with equal settings" for name in shared]
+    return [f"trained once and shared by methods with equal settings: {', '.join(shared)}"] if shared else []
 
 
 def prepare(config: RunConfig, console: Console) -> str:

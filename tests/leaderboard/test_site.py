@@ -19,7 +19,7 @@ from fm_bench.leaderboard.record import save
 from fm_bench.leaderboard.site import build, build_page, is_stale, refresh_page, render
 
 CHROMIUM = shutil.which("chromium")
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
 
 class Page(html.parser.HTMLParser):
