@@ -317,6 +317,9 @@ def prepare(config: RunConfig, console: Console) -> str:
     datamodule = data_module(config, dataset)
     datamodule.prepare_data()
     datamodule.setup("predict")
+    asked, _ = ask_all(dataset, datamodule.gallery_rows, config.evaluation)
+    for question in asked.values():  # street photos are asked about and not searched
+        datamodule.query_dataloader(question.requests, regions=question.protocol.regions)
     height, width = config.image_size
     return f"{config.data}: {len(dataset.catalog):,} images ready at {width}x{height} pixels"
 
