@@ -112,9 +112,11 @@ def _judge(claim: Claim, answers: Sequence[Answers]) -> list[Verdict]:
             else:
                 tested.append((x.key, verdict))
     if len(tested) > 1:
-        where = "Requests {}, {} gallery images."
+        where = "Data {}, requests {}, {} gallery images."
         return [
-            dataclasses.replace(v, reason=f"{where.format(k.request_digest[:8], k.gallery)} {v.reason}".strip())
+            dataclasses.replace(
+                v, reason=f"{where.format(k.data_digest[:8], k.request_digest[:8], k.gallery)} {v.reason}"
+            )
             for k, v in tested
         ]
     return [verdict for _, verdict in tested] or untested[:1]
