@@ -112,14 +112,12 @@ def _judge(claim: Claim, answers: Sequence[Answers]) -> list[Verdict]:
             else:
                 tested.append((x.key, verdict))
     if len(tested) > 1:
-        where = "Data {}, requests {}, {} gallery images."
-        return [
-            dataclasses.replace(
-                v, reason=f"{where.format(k.data_digest[:8], k.request_digest[:8], k.gallery)} {v.reason}"
-            )
-            for k, v in tested
-        ]
+        return [dataclasses.replace(v, reason=f"{_where(k)} {v.reason}".strip()) for k, v in tested]
     return [verdict for _, verdict in tested] or untested[:1]
+
+
+def _where(key: Key) -> str:
+    return f"Data {key.data_digest[:8]}, requests {key.request_digest[:8]}, {key.gallery} gallery images."
 
 
 def outcome(found: Comparison, tie: bool = False) -> Outcome:
