@@ -61,6 +61,13 @@ def head(metric: str) -> str:
     return metric.replace("_" if metric == RATIO else " ", "\n", 1)
 
 
+def work(protocol: str, requests: int, gallery: int) -> str:
+    """What every row was asked, e.g. ``1,500 requests, 5,000 gallery images``."""
+    if protocol == "detection":
+        return f"{requests:,} pictures of each domain"
+    return f"{requests:,} requests, {gallery:,} gallery images"
+
+
 def words(metric: str) -> str:
     """``accuracy@20 of 1,000`` for the metric ``accuracy@20|1000``, others as they are."""
     name, _, size = metric.partition("|")

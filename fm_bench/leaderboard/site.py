@@ -25,7 +25,7 @@ from fm_bench.leaderboard.compare import load_runs
 from fm_bench.leaderboard.curves import IMAGES, LOOKED_AT, Axes, Curve, Style, picture, styles
 from fm_bench.leaderboard.record import Record, load_all
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.shown import ABOUT, words
+from fm_bench.leaderboard.shown import ABOUT, words, work
 from fm_bench.leaderboard.table import MISSING, span
 
 PAGE = "leaderboard.html"
@@ -107,6 +107,7 @@ def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Se
         problems=problems,
         missing=MISSING,
         words=words,
+        work=work,
         span=span,
     )
     return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters

@@ -16,7 +16,7 @@ from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, words
+from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, words, work
 
 if TYPE_CHECKING:  # only its fields are read
     from fm_bench.evaluation.evaluator import Report
@@ -70,7 +70,7 @@ def title(key: Key) -> str:
 
 def about(table: Table) -> str:
     """How many requests and gallery images, and what guessing reaches."""
-    text = f"{table.requests:,} requests, {table.key.gallery:,} gallery images"
+    text = work(table.key.protocol, table.requests, table.key.gallery)
     best = table.headline
     return text + (f", {words(best)} by chance {table.chance[best]:.3f}" if best in table.chance else "")
 
