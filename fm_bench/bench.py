@@ -166,10 +166,10 @@ class Bench:
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
-        dim = max((vectors[name].shape[1] for name in asked), default=embedding_dim(method, self.config.image_size))
+        widths = [vectors[name].shape[1] for name in asked] or [embedding_dim(method, self.config.image_size)]
         notes = [*dataset.notes, *method.row_notes, *told, *notes, *_stage_notes(stages)]
         facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
-        record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, dim)
+        record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)
         return record
 
@@ -190,9 +190,14 @@ class Bench:
         self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str
     ) -> dict[str, StageResult]:
         """Every stage, in order, each with the key of what its weights depend on besides the method."""
-        loader = self.config.numeric()["loader"]
-        key = {"data": data_digest, "loader": loader, "image_size": self.config.image_size, "code": code_digest()}
-        key["weights"] = self.config.numeric()["hyper"].get("weights")
+        numeric = self.config.numeric()
+        key = {
+            "data": data_digest,
+            "loader": numeric["loader"],
+            "image_size": self.config.image_size,
+            "code": code_digest(),
+            "weights": numeric["hyper"].get("weights"),
+        }
         config = self.config
         runner = StageRunner(
             folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say

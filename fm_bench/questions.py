@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fm_bench import recipe
 from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Dataset, Domain, Split
-from fm_bench.data.regions import WHOLE, Regions
+from fm_bench.data.regions import WHOLE, Regions, regions_of
 from fm_bench.data.requests import Requests, mine, same_item
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
@@ -60,10 +60,9 @@ def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit:
     if protocol.hit == "instance":
         return same_item(catalog, queries, gallery, limit=limit, seed=REQUEST_SEED)
     if protocol.regions:
-        if dataset.regions is None:
-            raise UserError("these data say nothing about parts of garments: ask about regions on garments.")
-        attributes = dataset.regions.attributes(catalog.schema)
-        catalog = dataset.regions.extend(catalog)
+        regions = regions_of(dataset)
+        attributes = regions.attributes(catalog.schema)
+        catalog = regions.extend(catalog)
     return mine(
         catalog,
         queries,
@@ -78,8 +77,8 @@ def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit:
 
 def gallery_labels(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int16]:
     """``(N, A)`` what requests of ``protocol`` are compared with: labels, and those of regions where it asks so."""
-    if protocol.regions and dataset.regions is not None:
-        return dataset.regions.extend(dataset.catalog).labels[gallery]
+    if protocol.regions:
+        return regions_of(dataset).extend(dataset.catalog).labels[gallery]
     return dataset.catalog.labels[gallery]
 
 

@@ -35,7 +35,7 @@ from fm_bench.data.datasets import (
 )
 from fm_bench.data.images import cached_images
 from fm_bench.data.pairs import CrossDomainSampler, PairedBy
-from fm_bench.data.regions import Regions
+from fm_bench.data.regions import Regions, regions_of
 from fm_bench.data.requests import Requests, exclusions, join, mine, same_item
 from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, Source, TripletSampler
 from fm_bench.data.transforms import Augment, normalise
@@ -360,9 +360,7 @@ class FashionDataModule(L.LightningDataModule):
     @property
     def regions(self) -> Regions:
         """What is known of parts of garments. Raises UserError if nothing is."""
-        if self._dataset.regions is None:
-            raise UserError("these data say nothing about parts of garments: ask about regions on garments.")
-        return self._dataset.regions
+        return regions_of(self._dataset)
 
     def predict_with(self, dataloader: DataLoader[Any]) -> None:
         """Chooses what ``predict_dataloader`` gives: one of ``gallery_dataloader`` and ``query_dataloader``."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_bench.attributes import AttributeSchema
-from fm_bench.catalog import Catalog
+from fm_bench.catalog import Catalog, Dataset
 from fm_bench.data.requests import Requests
 from fm_bench.errors import UserError
 
@@ -121,3 +121,10 @@ class Regions:
         if self.extended_schema(schema) != extended:
             raise ValueError(f"the requests' attributes {extended.names} do not end with those of {self.names}")
         return schema
+
+
+def regions_of(dataset: Dataset) -> Regions:
+    """What is known of parts of garments. Raises UserError if nothing is."""
+    if dataset.regions is None:
+        raise UserError("these data say nothing about parts of garments: ask about regions on garments.")
+    return dataset.regions

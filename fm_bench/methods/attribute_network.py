@@ -16,7 +16,6 @@ from fm_bench.data.samplers import per_value_rows
 from fm_bench.methods.base import Method, Stage
 from fm_bench.nn.backbones import build_backbone
 from fm_bench.nn.losses import attribute_cross_entropy
-from fm_bench.nn.schedules import warmup_cosine
 
 ATTRIBUTES = Stage("attributes", LabelledBatch, shared=True)
 
@@ -70,11 +69,6 @@ class AttributeNetwork(Method):
         ]
         optimizer = SGD(groups, momentum=0.9, nesterov=True, weight_decay=self.hparams["weight_decay"])
         return self.scheduled(optimizer)
-
-    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimiser with a warm-up and cosine schedule over the stage's steps."""
-        schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def stage_rows(self, stage: Stage, labels: NDArray[np.int16]) -> NDArray[np.int64] | None:
         """The paper's sampling, where it is asked for."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
+from fm_bench.nn.schedules import warmup_cosine
 
 VIEW_BLOCK = 4096
 """Stored vectors that are turned into a view of the gallery at once."""
@@ -202,6 +203,11 @@ class Method(L.LightningModule, ABC):
         """The stage's own optimiser and schedule."""
         assert self.stage is not None, "call begin(stage) first"
         return getattr(self, f"{self.stage.name}_optimizer")() if self.stage.trained else None
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimiser with a warm-up and cosine schedule over the stage's steps."""
+        schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # ------------------------------------------------------------------ embedding
 

@@ -20,7 +20,6 @@ from fm_bench.nn.gather import gathered
 from fm_bench.nn.losses import attribute_cross_entropy, triplet_margin
 from fm_bench.nn.pca import PrincipalComponents
 from fm_bench.nn.reservoir import Reservoir
-from fm_bench.nn.schedules import warmup_cosine
 
 ATTRIBUTES = Stage("attributes", LabelledBatch, shared=True)
 RANKING = Stage("ranking", CrossDomainBatch, monitor="val/accuracy@20", shared=True)
@@ -291,8 +290,7 @@ class DARN(Method):
             {"params": [value for name, value in parameters if not name.startswith("maps.")], "lr": new_lr},
         ]
         optimizer = SGD(groups, momentum=0.9, nesterov=True, weight_decay=self.hparams["weight_decay"])
-        schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.scheduled(optimizer)
 
     # --------------------------------------------------------- Sec. 3.4: principal components
 

@@ -19,7 +19,6 @@ from fm_bench.nn.gather import gathered
 from fm_bench.nn.localisation import above, class_maps, component_boxes, crop_and_resize, whole
 from fm_bench.nn.losses import attribute_cross_entropy
 from fm_bench.nn.regions import region_masks
-from fm_bench.nn.schedules import warmup_cosine
 from fm_bench.nn.stacks import AttributeStacks
 from fm_bench.nn.triplets import partners, soft_triplet
 from fm_bench.nn.trunks import build_trunk, convolution
@@ -385,8 +384,7 @@ class FashionSearchNet(Method):
 
     def _sgd(self, groups: list[dict[str, Any]], weight_decay: float) -> dict[str, Any]:
         optimizer = SGD(groups, momentum=0.9, weight_decay=weight_decay)
-        schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.scheduled(optimizer)
 
     # --------------------------------------------------------- what variants share
 
