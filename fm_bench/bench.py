@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from fm_bench.catalog import Dataset
-from fm_bench.config import RunConfig
+from fm_bench.config import GIVEN_BY_DATA, RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
-from fm_bench.detection.outcomes import check_detection, detection_outcomes
 from fm_bench.embedding import embed_to_store, embedding_dim
 from fm_bench.environment import code_digest, is_rank_zero
 from fm_bench.errors import UserError
@@ -29,6 +28,7 @@ from fm_bench.files import digest, write_json
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
+from fm_bench.outcomes import Trained, other_outcomes, refusals
 from fm_bench.questions import (
     Question,
     ask_all,
@@ -82,7 +82,7 @@ def digest_of(dataset: Dataset) -> str:
 
 def run_fingerprint(config: RunConfig, data_digest: str) -> str:
     """Digest of everything that can change a number of the run."""
-    protocols = {name: load_protocol(name).digest for name in config.evaluation.protocols}
+    protocols = {name: load_protocol(name).digest for name in config.evaluation.every}
     return digest(config.numeric(), data_digest, protocols, METHODS[config.method].version, code_digest())
 
 
@@ -137,7 +137,7 @@ class Bench:
         _claim(folder, fingerprint, self.config)
         self._introduce(dataset)
         check_protocols(self.config.evaluation, dataset)
-        refused = check_detection(self.config, dataset)
+        refused = refusals(self.config, dataset)
         with clock("prepare"):
             datamodule = data_module(self.config, dataset)
             datamodule.prepare_data()
@@ -151,7 +151,7 @@ class Bench:
             for name in [name for name, question in asked.items() if question.protocol.regions]:
                 del asked[name]
                 notes.append(f"{name}: {self.config.label} knows nothing of parts of garments.")
-        notes += refused
+        notes += [f"{name}: {why}" for name, why in refused.items() if name in self.config.evaluation.protocols]
         for note in notes:
             self._say(note)
         method.to(computing_device(self.config.trainer))  # Lightning leaves it on the CPU
@@ -161,8 +161,9 @@ class Bench:
         with clock("search"):
             reports = judge(method, vectors, datamodule, asked)
         outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
-        with clock("detect"):
-            found, told = detection_outcomes(self.config, method, dataset)
+        with clock("other_protocols"):
+            found = other_outcomes(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
+        told = [note for outcome in found.values() for note in outcome.notes]
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
@@ -241,9 +242,8 @@ def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
     """The untrained method; its first weights depend on the seed alone."""
     L.seed_everything(config.seed, verbose=False)
     hyper = dict(config.hyper)
-    if "domains" in inspect.signature(METHODS[config.method].__init__).parameters:
-        hyper["domains"] = datamodule.domains
-        hyper["pairs"] = datamodule.pairs
+    accepted = GIVEN_BY_DATA & set(inspect.signature(METHODS[config.method].__init__).parameters)
+    hyper |= {name: getattr(datamodule, name) for name in accepted - {"attributes"}}
     if "seed" in hyper:  # a method that draws random numbers of its own draws others in another run
         hyper["seed"] += config.seed
     return METHODS[config.method](attributes=datamodule.schema.to_dict(), **hyper)
@@ -365,9 +365,11 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
         UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
     """
     if load_protocol(protocol).kind != "retrieval":
-        raise UserError(f"{protocol!r} searches no gallery: it is judged when `fm-bench bench detector` runs.")
+        raise UserError(
+            f"{protocol!r} searches no gallery: add --evaluation.protocols '[\"{protocol}\"]' to the command of a run."
+        )
     run = load_run(folder)
-    config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol]))
+    config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol], also=[]))
     check_protocols(config.evaluation, run.dataset)
     datamodule = data_module(config, run.dataset)
     datamodule.setup("predict")

@@ -41,8 +41,9 @@ SHOWN_ONLY = {
 # Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
-GIVEN_BY_DATA = {"attributes", "domains", "pairs"}
-"""Arguments of methods that are no settings: the schema, how many domains there are, and what makes a pair."""
+GIVEN_BY_DATA = {"attributes", "domains", "pairs", "image_size"}
+"""Arguments of methods that are no settings: the schema, how many domains there are, what makes a pair, the pictures'
+height and width."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ class RunConfig:
         plain["trainer"] = {name: value for name, value in plain["trainer"].items() if name not in SHOWN_ONLY}
         if plain["loader"]["crop"] == "full":  # as before the option existed: older records stay comparable
             del plain["loader"]["crop"]
+        if not plain["evaluation"]["also"]:
+            del plain["evaluation"]["also"]
+        for budget in plain["stages"].values():
+            for name in [name for name in ("batch_size", "passes") if budget[name] == getattr(StageBudget(), name)]:
+                del budget[name]
         return plain
 
 

@@ -103,16 +103,15 @@ def ask_all(
         UserError: if there are protocols that search, and none of them has a feasible request.
     """
     asked: dict[str, Question] = {}
-    problems: list[str] = []
-    protocols = retrieval(config.protocols)
-    for protocol in protocols:
+    problems: dict[str, str] = {}
+    for protocol in retrieval(config.every):
         try:
             asked[protocol.name] = Question(protocol, ask(dataset, gallery, protocol, config.requests))
         except UserError as error:
-            problems.append(f"{protocol.name}: {error}")
-    if protocols and not asked:
-        raise UserError(problems[0])
-    return asked, problems
+            problems[protocol.name] = f"{protocol.name}: {error}"
+    if problems and not asked:
+        raise UserError(next(iter(problems.values())))
+    return asked, [problem for name, problem in problems.items() if name in config.protocols]
 
 
 def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
@@ -125,7 +124,7 @@ def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
     rows = rows[catalog.domain[rows] == Domain.SHOP]
     size = len(rows) if config.gallery is None else min(len(rows), config.gallery)
     problems = []
-    protocols = retrieval(config.protocols)
+    protocols = retrieval(config.every)
     for protocol in protocols:
         if protocol.depth >= size:  # the query's own picture is left out
             raise UserError(

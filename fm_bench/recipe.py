@@ -60,17 +60,23 @@ class StageBudget:
     """How long a stage trains.
 
     Args:
-        share: of the profile's training images, in [0, 1]; a triplet counts as three images.
+        share: of the profile's training images, in [0, 1]; a triplet counts as three images, a quadruplet as four.
         epochs: number of epochs that share is cut into; None makes an epoch one pass over the training images.
+        batch_size: images, triplets or features per step, over all processes; None for the loader's.
+        passes: stages on features, which read no images: passes over the training images in each epoch.
     """
 
     share: float = 1.0
     epochs: int | None = None
+    batch_size: int | None = None
+    passes: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise UserError(f"a stage's share of the training images is {self.share}: give a number from 0 to 1.")
         _positive("a stage's epochs", self.epochs)
+        _positive("a stage's batch_size", self.batch_size)
+        _positive("a stage's passes", self.passes)
 
 
 @dataclass(frozen=True)
@@ -112,19 +118,26 @@ class EvaluationConfig:
         gallery: images of the test split to search, None for all.
         requests: requests per protocol.
         protocols: names under ``benchmarks/protocols``.
+        also: further ones, which are left out without a word where the data cannot answer them.
     """
 
     gallery: int | None = None
     requests: int = 1500
     protocols: list[str] = field(default_factory=lambda: ["manipulate-1", "manipulate-2", "search"])
+    also: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("gallery", "requests"):
             _positive(f"--evaluation.{name}", getattr(self, name))
-        for name in self.protocols:
+        for name in self.every:
             load("protocols", name)
         if not self.protocols:
             raise UserError("--evaluation.protocols is empty: name at least one, see `fm-bench list protocols`.")
+
+    @property
+    def every(self) -> list[str]:
+        """``protocols`` and ``also``, each once."""
+        return list(dict.fromkeys([*self.protocols, *self.also]))
 
 
 def _positive(what: str, number: int | None) -> None:

@@ -44,6 +44,8 @@ class Outcome:
     """What each request, or picture, scored: arrays whose means are the metrics."""
     by_attribute: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     tied: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What readers of the row must know."""
 
     @classmethod
     def of_search(cls, question: Question, report: Report) -> "Outcome":

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from fm_bench.config import SHOWN_ONLY
-from fm_bench.data.batches import LabelledBatch, TripletPositionsBatch
+from fm_bench.data.batches import (
+    WITHOUT_PICTURES,
+    CrossDomainBatch,
+    InstanceBatch,
+    LabelledBatch,
+    QuadrupletBatch,
+    TripletBatch,
+)
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.environment import is_rank_zero
 from fm_bench.errors import UserError
@@ -77,6 +84,8 @@ class StageRunner:
         results: dict[str, StageResult] = {}
         before = ""
         for stage in method.stages:
+            if method.skips(stage):
+                continue
             results[stage.name] = self._stage(method, datamodule, stage, before)
             before = results[stage.name].fingerprint
         return results
@@ -169,22 +178,19 @@ class StageRunner:
         """Tells the DataModule what the stage learns from; returns its epochs and the images of each."""
         datamodule.setup("fit")
         datamodule.validate_by(method.validates)
-        images, batch, size = budget.share * self.budget, datamodule.batch_size, len(datamodule.train_labels)
+        images, size = budget.share * self.budget, len(datamodule.train_labels)
+        batch, batches = budget.batch_size or datamodule.batch_size, stage.batches
         if not stage.trained:
             return 0, 0
-        if stage.batches is TripletPositionsBatch:  # no picture is read, so that none is counted
-            datamodule.use(stage.batches, count=_whole(size, batch))
+        if batches in WITHOUT_PICTURES:  # none is counted
+            datamodule.use(batches, count=_whole(budget.passes * size, batch), batch_size=budget.batch_size)
             return budget.epochs or 1, 0
-        if stage.batches is not LabelledBatch:
-            epochs = budget.epochs or 1
-            count = _whole(images / 3 / epochs, batch)
-            datamodule.use(stage.batches, count=count)
-            return epochs, 3 * count
-        rows = method.stage_rows(stage, datamodule.train_labels)
-        epochs = budget.epochs or max(1, round(images / (size if rows is None else len(rows))))
-        count = _whole(images / epochs, batch)
-        datamodule.use(stage.batches, rows=rows, count=count)
-        return epochs, count
+        rows = method.stage_rows(stage, datamodule.train_labels) if batches is LabelledBatch else None
+        passes = images / (size if rows is None else len(rows)) if batches in (LabelledBatch, InstanceBatch) else 1
+        epochs = budget.epochs or max(1, round(passes))
+        count = _whole(images / _PICTURES[batches] / epochs, batch)
+        datamodule.use(batches, rows=rows, count=count, batch_size=budget.batch_size, instances=method.instances)
+        return epochs, _PICTURES[batches] * count
 
     def _trainer_arguments(self, stage: Stage, folder: Path, epochs: int, timer: Timer) -> dict[str, Any]:
         """The stage's own settings under the user's: what the user gave wins."""
@@ -199,7 +205,7 @@ class StageRunner:
             callbacks.append(_checkpoint(folder, LAST, None))
         callbacks += given.pop("callbacks", [])
         given["plugins"] = [WholeCheckpoints(), *given.get("plugins", [])]
-        own = {
+        own: dict[str, Any] = {
             "max_epochs": epochs,
             "logger": self._logger(stage),
             "num_sanity_val_steps": 0,
@@ -209,6 +215,10 @@ class StageRunner:
             "log_every_n_steps": 10,
             "default_root_dir": folder,
         }
+        if stage.manual and _several_devices(given):  # players take turns, so that some always have no gradient
+            own["strategy"] = "ddp_find_unused_parameters_true"
+            if given.get("strategy") in ("auto", "ddp"):
+                del given["strategy"]
         fixed: dict[str, Any] = {"callbacks": callbacks} | ({} if stage.trained else {"max_epochs": 0})
         return own | given | fixed
 
@@ -233,6 +243,10 @@ class StageRunner:
         return False
 
 
+_PICTURES = {LabelledBatch: 1, InstanceBatch: 2, TripletBatch: 3, CrossDomainBatch: 3, QuadrupletBatch: 4}
+"""Pictures of a training example, by kind of batch."""
+
+
 @contextlib.contextmanager
 def interruptible(trainer: L.Trainer) -> Iterator[None]:
     """Lets Ctrl-C through as KeyboardInterrupt, which Lightning turns into an exit of its own."""
@@ -244,6 +258,18 @@ def interruptible(trainer: L.Trainer) -> Iterator[None]:
         raise
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def _several_devices(given: Mapping[str, Any]) -> bool:
+    """Whether the user's Trainer settings mean more than one process."""
+    devices, nodes = given.get("devices", "auto"), int(given.get("num_nodes", 1))
+    if devices in ("auto", -1, "-1"):
+        return nodes > 1 or (torch.cuda.device_count() > 1 and given.get("accelerator", "auto") != "cpu")
+    if isinstance(devices, str):
+        count = len(devices.split(",")) if "," in devices else int(devices)
+    else:
+        count = len(devices) if isinstance(devices, Sequence) else int(devices)
+    return nodes * count > 1
 
 
 class WholeCheckpoints(TorchCheckpointIO):

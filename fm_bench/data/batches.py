@@ -56,8 +56,58 @@ class TripletPositionsBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # (B,) row of the reference
 
 
-TrainingBatch = type[LabelledBatch] | type[TripletBatch] | type[CrossDomainBatch] | type[TripletPositionsBatch]
+class InstanceBatch(NamedTuple):
+    """Two pictures of every instance: anchors in the first half, their partners in the same order in the second."""
+
+    image: Tensor  # (B, 3, H, W)
+    instance: Tensor  # (B,) number of the instance, 0 the one with most training images
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the catalogue
+
+
+class QuadrupletBatch(NamedTuple):
+    """A reference, a request, an image that fulfils it, another one with that image's labels, and one without them."""
+
+    reference: Tensor  # (B, 3, H, W)
+    target: Tensor  # (B, 3, H, W): the reference's labels with the request applied
+    positive: Tensor  # (B, 3, H, W): the labels of ``target``
+    negative: Tensor  # (B, 3, H, W): known to have other labels than ``target``
+    indicator: Tensor  # (B, C) in {0, 1}: ones at the wanted values
+    reference_labels: Tensor  # (B, A)
+    target_labels: Tensor  # (B, A)
+    negative_labels: Tensor  # (B, A)
+    twin: Tensor  # (B,) whether ``positive`` is another picture; else it is a view of ``target``, which has no twin
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the reference
+
+
+class PositionsBatch(NamedTuple):
+    """Training images without their pictures, for stages that learn from features of their own."""
+
+    position: Tensor  # (B,) among the training images, in the order of ``plain_dataloader``
+    labels: Tensor  # (B, A)
+    index: Tensor  # type: ignore[assignment]  # (B,) row of the catalogue
+
+
+class UnlabelledPositionsBatch(NamedTuple):
+    """The same without labels, for stages that are to learn without them."""
+
+    position: Tensor  # (B,)
+    index: Tensor  # type: ignore[assignment]  # (B,)
+
+
+TrainingBatch = (
+    type[LabelledBatch]
+    | type[TripletBatch]
+    | type[CrossDomainBatch]
+    | type[InstanceBatch]
+    | type[QuadrupletBatch]
+    | type[TripletPositionsBatch]
+    | type[PositionsBatch]
+    | type[UnlabelledPositionsBatch]
+)
 """The kinds of batch that a stage can ask for."""
+
+WITHOUT_PICTURES: tuple[TrainingBatch, ...] = (TripletPositionsBatch, PositionsBatch, UnlabelledPositionsBatch)
+"""Those for which no picture is read, so that none is counted."""
 
 
 class GalleryBatch(NamedTuple):

@@ -16,28 +16,44 @@ from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.data.batches import (
     CrossDomainBatch,
     GalleryBatch,
+    InstanceBatch,
     LabelledBatch,
+    PositionsBatch,
+    QuadrupletBatch,
     QueryBatch,
     TrainingBatch,
     TripletBatch,
     TripletPositionsBatch,
+    UnlabelledPositionsBatch,
 )
 from fm_bench.data.datasets import (
     CrossDomainPairs,
     Gallery,
+    InstancePairs,
     LabelledImages,
     Pictures,
     PlainImages,
+    Positions,
+    Quadruplets,
     Queries,
     TripletPositions,
     Triplets,
+    UnlabelledPositions,
     loader,
 )
 from fm_bench.data.images import cached_images
+from fm_bench.data.instances import Instances, InstanceSampler, instances_of
 from fm_bench.data.pairs import CrossDomainSampler, PairedBy
 from fm_bench.data.regions import Regions, regions_of
 from fm_bench.data.requests import Requests, exclusions, join, mine, same_item
-from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, Source, TripletSampler
+from fm_bench.data.samplers import (
+    DealtBatches,
+    GlobalBatches,
+    LabelledSampler,
+    QuadrupletSampler,
+    Source,
+    TripletSampler,
+)
 from fm_bench.data.transforms import Augment, normalise
 from fm_bench.errors import UserError
 
@@ -91,6 +107,8 @@ class FashionDataModule(L.LightningDataModule):
         self._kind: TrainingBatch = LabelledBatch
         self._val_kind: Literal["manipulation", "query"] = "manipulation"
         self._labelled: NDArray[np.int64] | None = None
+        self._stage_batch_size: int | None = None
+        self._instance = np.empty(0, np.int64)
         self._train: Pictures | None = None
         self._val: Pictures | None = None
         self._test: Pictures | None = None
@@ -140,6 +158,8 @@ class FashionDataModule(L.LightningDataModule):
         *,
         rows: NDArray[np.int64] | None = None,
         count: int | None = None,
+        batch_size: int | None = None,
+        instances: Instances = "items",
     ) -> None:
         """Chooses what ``train_dataloader`` gives, after ``setup("fit")``.
 
@@ -149,21 +169,30 @@ class FashionDataModule(L.LightningDataModule):
                 keeps to them in later stages, too.
             count: images, triplets or pairs per epoch; None for every image once, or once as a reference if it has a
                 partner.
+            batch_size: images, triplets or pairs per step, of all processes together; None for the DataModule's own.
+            instances: pairs of an instance only: what is taken for one.
 
         Raises:
             UserError: if triplets or pairs are asked for and no picture has a partner.
         """
         train = self._fit(self._train)
-        self._kind = batches
+        self._kind, self._stage_batch_size = batches, batch_size
         if batches is TripletBatch:
             self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
+        elif batches is QuadrupletBatch:
+            self._source = QuadrupletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
         elif batches is TripletPositionsBatch:
             self._source = TripletSampler(train.labels, changes=(0, 1), seed=self._seed, triplets=count)
         elif batches is CrossDomainBatch:
             self._source = self._pair_source(count)
+        elif batches is InstanceBatch:
+            self._instance = instances_of(train.catalog, train.rows, instances)
+            self._source = InstanceSampler(self._instance, self._seed, count)
         else:
-            self._labelled = rows
-            self._source = LabelledSampler(np.arange(len(train)) if rows is None else rows, self._seed, count)
+            if batches is LabelledBatch:
+                self._labelled = rows
+            pool = np.arange(len(train)) if self._labelled is None else np.arange(len(self._labelled))
+            self._source = LabelledSampler(pool if rows is None else rows, self._seed, count)
 
     def _pair_source(self, count: int | None) -> CrossDomainSampler:
         train = self._fit(self._train)
@@ -226,16 +255,23 @@ class FashionDataModule(L.LightningDataModule):
         """Augmented batches of the kind chosen by ``use`` (labelled ones if none was)."""
         train = self._fit(self._train)
         source = self._source or LabelledSampler(np.arange(len(train)), self._seed)
-        batches = GlobalBatches(source, self._batch_size, self._seed)
-        return loader(_TRAINING[self._kind](train), batches, self._num_workers)
+        batches = GlobalBatches(source, self._stage_batch_size or self._batch_size, self._seed)
+        if self._kind is InstanceBatch:
+            return loader(InstancePairs(train, Augment(), self._instance), batches, self._num_workers)
+        return loader(
+            _TRAINING[self._kind](self._plain if self._kind in _FEATURES else train), batches, self._num_workers
+        )
 
     def plain_dataloader(self) -> DataLoader[LabelledBatch]:
         """The images of the labelled stage as they are, in order; each process gets its share of the batches."""
+        batches = DealtBatches(len(self._plain), self._eval_batch_size, even=False)
+        return loader(PlainImages(self._plain), batches, self._num_workers)
+
+    @property
+    def _plain(self) -> Pictures:
+        """The training images of the labelled stage, which later stages on features keep to."""
         train = self._fit(self._train)
-        pictures = train if self._labelled is None else train.select(self._labelled)
-        return loader(
-            PlainImages(pictures), DealtBatches(len(pictures), self._eval_batch_size, even=False), self._num_workers
-        )
+        return train if self._labelled is None else train.select(self._labelled)
 
     # ------------------------------------------------------------------ validation
 
@@ -406,5 +442,10 @@ _TRAINING: dict[TrainingBatch, Callable[[Pictures], Any]] = {
     LabelledBatch: lambda pictures: LabelledImages(pictures, Augment()),
     TripletBatch: lambda pictures: Triplets(pictures, Augment()),
     CrossDomainBatch: lambda pictures: CrossDomainPairs(pictures, Augment()),
+    QuadrupletBatch: lambda pictures: Quadruplets(pictures, Augment()),
     TripletPositionsBatch: TripletPositions,
+    PositionsBatch: Positions,
+    UnlabelledPositionsBatch: UnlabelledPositions,
 }
+_FEATURES = (PositionsBatch, UnlabelledPositionsBatch)
+"""Kinds whose positions count the images of ``plain_dataloader``."""

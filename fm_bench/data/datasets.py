@@ -15,10 +15,14 @@ from fm_bench.catalog import Catalog
 from fm_bench.data.batches import (
     CrossDomainBatch,
     GalleryBatch,
+    InstanceBatch,
     LabelledBatch,
+    PositionsBatch,
+    QuadrupletBatch,
     QueryBatch,
     TripletBatch,
     TripletPositionsBatch,
+    UnlabelledPositionsBatch,
 )
 from fm_bench.data.images import ImageCache
 from fm_bench.data.regions import Regions
@@ -115,6 +119,77 @@ class CrossDomainPairs(Dataset[CrossDomainBatch]):
         rows = self.pictures.rows[draw.pictures[:, 0]]
         domain = self.pictures.domain(rows)
         return CrossDomainBatch(street, shop, other, labels[0], labels[1], labels[2], domain, _int64(rows))
+
+
+class InstancePairs(Dataset[InstanceBatch]):
+    """Augmented pairs of pictures of one instance.
+
+    Args:
+        pictures: of the training split.
+        augment: makes two views even of one picture.
+        instance: ``(N,)`` of each picture.
+    """
+
+    def __init__(self, pictures: Pictures, augment: Augment | None, instance: NDArray[np.int64]) -> None:
+        self.pictures, self.augment, self.instance = pictures, augment, instance
+
+    def __getitem__(self, draw: Draw) -> InstanceBatch:
+        """The batch of a draw of ``(B, 2)`` pictures: anchors, partners."""
+        at = draw.pictures.T.ravel()
+        shown = _shown(self.pictures, at, draw.key.T.ravel(), self.augment)
+        return InstanceBatch(_image(shown), _int64(self.instance[at]), _int64(self.pictures.rows[at]))
+
+
+class Quadruplets(Dataset[QuadrupletBatch]):
+    """Augmented triplets with a twin of the positive."""
+
+    def __init__(self, pictures: Pictures, augment: Augment | None) -> None:
+        self.pictures, self.augment, self.labels = pictures, augment, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> QuadrupletBatch:
+        """The batch of a draw of ``(B, 4)`` pictures: references, targets, their twins, negatives."""
+        shown = _shown(self.pictures, draw.pictures.T.ravel(), draw.key.T.ravel(), self.augment)
+        reference, target, positive, negative = _image(shown).chunk(4)
+        at_reference, at_target, at_positive, at_negative = draw.pictures.T
+        labels, target_labels, negative_labels = (
+            _int64(self.labels[at]) for at in (at_reference, at_target, at_negative)
+        )
+        return QuadrupletBatch(
+            reference=reference,
+            target=target,
+            positive=positive,
+            negative=negative,
+            indicator=_indicator(self.pictures, labels, target_labels),
+            reference_labels=labels,
+            target_labels=target_labels,
+            negative_labels=negative_labels,
+            twin=torch.from_numpy(at_target != at_positive),
+            index=_int64(self.pictures.rows[at_reference]),
+        )
+
+
+class Positions(Dataset[PositionsBatch]):
+    """Training images without pictures."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures, self.labels = pictures, pictures.labels
+
+    def __getitem__(self, draw: Draw) -> PositionsBatch:
+        """The batch of a draw of ``(B, 1)`` positions."""
+        at = draw.pictures[:, 0]
+        return PositionsBatch(_int64(at), _int64(self.labels[at]), _int64(self.pictures.rows[at]))
+
+
+class UnlabelledPositions(Dataset[UnlabelledPositionsBatch]):
+    """Training images without pictures or labels."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, draw: Draw) -> UnlabelledPositionsBatch:
+        """The batch of a draw of ``(B, 1)`` positions."""
+        at = draw.pictures[:, 0]
+        return UnlabelledPositionsBatch(_int64(at), _int64(self.pictures.rows[at]))
 
 
 class TripletPositions(Dataset[TripletPositionsBatch]):

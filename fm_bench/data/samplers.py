@@ -2,12 +2,13 @@
 """Which pictures make a batch: seeded, aware of the epoch, and the same however many processes share the work.
 
 A source draws the table of one epoch, ``(n, k)`` positions of training pictures: k = 1 for labelled images, 3 for
-triplets. ``GlobalBatches`` cuts it into batches. Everything is a pure function of (seed, epoch), so that a run resumed
-at an epoch boundary goes on as if it had not stopped.
+triplets, and so on. ``GlobalBatches`` cuts it into batches. Everything is a pure function of (seed, epoch), so that a
+run resumed at an epoch boundary goes on as if it had not stopped.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -179,6 +180,30 @@ class TripletSampler:
             differs = ((self.labels != wanted) & (self.labels != MISSING) & (wanted != MISSING)).any(axis=1)
             negative[rows] = rng.choice(np.flatnonzero(differs), size=len(rows))
         return negative
+
+
+class QuadrupletSampler(TripletSampler):
+    """Triplets with a twin: a picture with exactly the positive's label vector, evenly among all but the positive.
+
+    Where there is none, the positive takes its place: two augmentations of one picture differ, too.
+    """
+
+    name = "quadruplets"
+
+    def table(self, epoch: int) -> Positions:
+        """``(triplets, 4)`` positions of references, positives, their twins and negatives."""
+        reference, positive, negative = super().table(epoch).T
+        vector = self.vector[positive]
+        place = self.place[positive] - self.first[vector]
+        twin = _below(np.maximum(self.carriers[vector] - 1, 1), _generator(self.seed, "twins", epoch))
+        twin += (twin >= place) & (self.carriers[vector] > 1)
+        return np.stack([reference, positive, self.by_vector[self.first[vector] + twin], negative], axis=1)
+
+    @cached_property
+    def place(self) -> Positions:
+        """Where each picture stands in ``by_vector``."""
+        place: Positions = np.argsort(self.by_vector)
+        return place
 
 
 class _Wildcard:

@@ -15,7 +15,7 @@ from fm_bench.files import digest
 Hit = Literal["attributes", "instance"]
 Missing = Literal["query_labelled", "strict_equal"]
 Queries = Literal["gallery", "street"]
-Kind = Literal["retrieval", "detection"]
+Kind = Literal["retrieval", "detection", "classification", "generation", "latency"]
 _LATER = frozenset({"queries", "sweep", "success", "regions", "kind", "iou"})  # newer than the first records
 
 
@@ -39,7 +39,7 @@ class Protocol:
         sweep: ascending shares of the gallery, the last 1, that are searched beside the whole (``sweep.py``).
         success: cut-offs of ``success@k``, the share of hits among the first k.
         regions: whether a request speaks of one region of the garment ("sleeves in green").
-        kind: ``retrieval`` ranks a gallery; ``detection`` finds the garment's box in a picture first.
+        kind: ``retrieval`` ranks a gallery. Others look at something else, see ``fm_bench.outcomes``.
         iou: overlap from which a detected box counts as found.
 
     Raises:
@@ -78,7 +78,7 @@ class Protocol:
                 raise unknown(f"protocol {self.name!r}: {field}", str(getattr(self, field)), known)
         for field in ("k", "ndcg", "mrr", "success"):
             object.__setattr__(self, field, cutoffs(getattr(self, field), f"protocol {self.name!r}: {field}"))
-        if not self.k and not self.ndcg and not self.success:
+        if self.kind == "retrieval" and not (self.k or self.ndcg or self.success):
             raise UserError(f"protocol {self.name!r} counts nothing: give k, ndcg or success.")
         if not isinstance(self.cap, int) or self.cap < 1:
             raise UserError(f"protocol {self.name!r} has cap {self.cap!r}, but at least 1 request per image is needed.")

@@ -2,7 +2,8 @@
 """The contract of a method: two encoders into one space, trained in stages."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
+from fm_bench.data.instances import Instances
 from fm_bench.nn.schedules import warmup_cosine
 
 VIEW_BLOCK = 4096
@@ -40,6 +42,8 @@ class Stage:
         monitor: validation metric by which the stage's checkpoint is chosen; None keeps the last epoch.
         shared: runs of several methods whose ``stage_config`` is equal train this stage once and share the result.
         trained: False for a stage without gradients, all of whose work ``on_<name>_start`` does (a PCA, a codebook).
+        manual: ``<name>_step`` takes the steps itself, by ``Method.turn``, and ``<name>_optimizer`` gives a list: for
+            networks that play against each other.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Stage:
     monitor: str | None = None
     shared: bool = False
     trained: bool = True
+    manual: bool = False
 
 
 class Method(L.LightningModule, ABC):
@@ -67,6 +72,8 @@ class Method(L.LightningModule, ABC):
     needs_labels: bool = False
     answers_regions: ClassVar[bool] = True
     """Whether requests about parts of a garment mean anything to the method; ignoring the part is an answer, too."""
+    draws: ClassVar[bool] = False
+    """Whether the method draws what is asked for, see ``draw``."""
 
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
@@ -83,6 +90,14 @@ class Method(L.LightningModule, ABC):
     @abstractmethod
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
         """Vectors ``(B, D)`` of pictures with requests; ``indicator (B, C)`` has ones at the wanted values."""
+
+    def draw(self, images: Tensor, indicator: Tensor) -> Tensor:
+        """Prototypes ``(B, 3, H, W)``: pictures of what is asked for, normalised like the input.
+
+        Raises:
+            NotImplementedError: if the method ``draws`` nothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} draws no pictures")
 
     @property
     def row_notes(self) -> list[str]:
@@ -144,11 +159,21 @@ class Method(L.LightningModule, ABC):
     def begin(self, stage: Stage, seed: int) -> None:
         """Enters a stage: only what it leaves behind (``stage_state``) is trained from now on."""
         self.stage, self.stage_seed = stage, seed
+        self.automatic_optimization = not stage.manual
         if not stage.trained:
             return
         trained = self.stage_state(stage)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trained)  # DDP waits for every parameter that asks for a gradient
+
+    def skips(self, stage: Stage) -> bool:
+        """Whether this configuration does without ``stage``."""
+        return False
+
+    @property
+    def instances(self) -> Instances:
+        """What a stage on ``InstanceBatch`` takes for one instance."""
+        return "items"
 
     def stage_config(self, stage: Stage) -> dict[str, Any]:
         """The hyper-parameters that ``stage`` depends on; equal ones make its result exchangeable between methods."""
@@ -171,7 +196,37 @@ class Method(L.LightningModule, ABC):
         self.log_dict(
             values | {"train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(batch.index)
         )
+        if self.stage.manual:
+            self._step_schedules()
+            return total.detach()
         return total
+
+    @contextmanager
+    def turn(self, position: int) -> Iterator[Callable[[Tensor], None]]:
+        """The turn of one of several players, under manual optimisation: nobody else's parameters ask for gradients.
+
+        Args:
+            position: of its optimiser in the list of ``<stage>_optimizer``.
+
+        Yields:
+            A function that takes one step down a loss, to be called once.
+        """
+        optimizers = self.optimizers()
+        optimizer = (optimizers if isinstance(optimizers, list) else [optimizers])[position]
+
+        def descend(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+        with self.toggled_optimizer(optimizer):
+            yield descend
+
+    def _step_schedules(self) -> None:
+        schedules = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            if schedule is not None:
+                schedule.step()
 
     def on_fit_start(self) -> None:
         """Runs ``on_<stage>_start`` and ``cache_<stage>`` in evaluation mode.

@@ -13,9 +13,9 @@ from fm_bench.files import digest
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS
-from fm_bench.methods.base import Method
 from fm_bench.methods.detector import Detector
-from fm_bench.questions import REQUEST_SEED, load_protocol
+from fm_bench.outcomes.trained import Trained
+from fm_bench.questions import REQUEST_SEED
 from fm_bench.results import Outcome
 
 IMAGES = 250
@@ -25,28 +25,8 @@ GALLERY = 400
 """Shop photos in which detected garments are searched, at most."""
 
 
-def detection_protocols(config: RunConfig) -> list[Protocol]:
-    """Those of the run's protocols that look for boxes."""
-    protocols = [load_protocol(name) for name in config.evaluation.protocols]
-    return [protocol for protocol in protocols if protocol.kind == "detection"]
-
-
-def check_detection(config: RunConfig, dataset: Dataset) -> list[str]:
-    """A sentence for each protocol that looks for boxes and cannot be answered.
-
-    Raises:
-        UserError: if there is one, and the run has no other protocol.
-    """
-    protocols = detection_protocols(config)
-    if not protocols or (reason := _obstacle(config, dataset)) is None:
-        return []
-    problems = [f"{protocol.name}: {reason}" for protocol in protocols]
-    if len(problems) == len(config.evaluation.protocols):
-        raise UserError(problems[0])
-    return problems
-
-
-def _obstacle(config: RunConfig, dataset: Dataset) -> str | None:
+def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
+    """Why boxes cannot be judged, or None."""
     if not issubclass(METHODS[config.method], Detector):
         return f"{config.label} finds no boxes, run detector."
     if config.loader.crop != "full":
@@ -79,35 +59,26 @@ def retriever_of(config: RunConfig) -> Record | None:
     return record
 
 
-def detection_outcomes(config: RunConfig, method: Method, dataset: Dataset) -> tuple[dict[str, Outcome], list[str]]:
-    """What a trained detector scores, and what readers of the row must know; nothing where ``check_detection`` objects.
-
-    Args:
-        config: of the run.
-        method: on the device where it is to compute.
-        dataset: whole pictures with boxes.
-    """
-    if not isinstance(method, Detector) or _obstacle(config, dataset) is not None:
-        return {}, []
+def outcome(protocol: Protocol, trained: Trained) -> Outcome:
+    """What a trained detector scores on whole pictures with boxes."""
+    config, method, dataset = trained.config, trained.method, trained.dataset
+    assert isinstance(method, Detector), "obstacle has looked"
     retriever = retriever_of(config)
     searched = "" if retriever is None else retriever.fingerprint
-    notes = []
+    notes: tuple[str, ...] = ()
     if retriever is not None:
         how = "garments cut out by their true boxes" if retriever.config["loader"].get("crop") else "whole pictures"
-        notes.append(f"what was detected is searched by {retriever.name}, trained on {how}")
+        notes = (f"what was detected is searched by {retriever.name}, trained on {how}",)
     images = min(config.evaluation.requests, IMAGES)
     gallery = min(config.evaluation.gallery or GALLERY, GALLERY)
-    outcomes = {}
-    for protocol in detection_protocols(config):
-        sample = choose(dataset, images, gallery if searched else 0, REQUEST_SEED)
-        metrics, per_picture = judge(
-            method.eval(),
-            dataset,
-            protocol,
-            seed=REQUEST_SEED,
-            images=images,
-            gallery=gallery,
-            retriever=config.hyper["retriever"],
-        )
-        outcomes[protocol.name] = Outcome(protocol, digest(*sample, searched), metrics, len(sample.street), per_picture)
-    return outcomes, notes
+    sample = choose(dataset, images, gallery if searched else 0, REQUEST_SEED)
+    metrics, per_picture = judge(
+        method,
+        dataset,
+        protocol,
+        seed=REQUEST_SEED,
+        images=images,
+        gallery=gallery,
+        retriever=config.hyper["retriever"],
+    )
+    return Outcome(protocol, digest(*sample, searched), metrics, len(sample.street), per_picture, notes=notes)
