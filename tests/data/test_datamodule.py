@@ -13,7 +13,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.data import datamodule as module
-from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TripletBatch
+from fm_bench.data.batches import (
+    EmbeddingBatch,
+    GalleryBatch,
+    InstanceBatch,
+    LabelledBatch,
+    PositionsBatch,
+    QuadrupletBatch,
+    QueryBatch,
+    TripletBatch,
+    UnlabelledPositionsBatch,
+)
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import Requests, mine
 from fm_bench.data.transforms import normalise
@@ -154,6 +164,53 @@ def test_triplet_batches_hold_a_request_and_its_answer(opened: FashionDataModule
             images = getattr(batch, name).permute(0, 2, 3, 1).contiguous().numpy()
             rows = [pictures[image.tobytes()] for image in images]
             assert np.array_equal(catalog.labels[rows], labels.numpy()), name
+
+
+def test_quadruplet_batches_hold_a_twin_of_the_answer(opened: FashionDataModule, plain: None) -> None:
+    opened.use(QuadrupletBatch, count=64)
+    labels, twins = opened.dataset.catalog.labels, 0
+    for batch in opened.train_dataloader():
+        assert isinstance(batch, QuadrupletBatch)
+        assert shows(batch.reference, batch.index)
+        assert np.array_equal(batch.reference_labels, labels[batch.index])
+        asked = opened.schema.edit(batch.reference_labels, batch.indicator)
+        assert torch.equal(asked, batch.target_labels)
+        assert batch.reference.shape == batch.target.shape == batch.positive.shape == batch.negative.shape
+        same = (batch.target == batch.positive).flatten(1).all(1)
+        assert torch.equal(~same, batch.twin)
+        known = (batch.negative_labels >= 0) & (batch.target_labels >= 0)
+        assert ((batch.negative_labels != batch.target_labels) & known).any(1).all()
+        twins += int(batch.twin.sum())
+    assert 0 < twins < 64
+
+
+def test_instance_batches_hold_anchors_and_then_their_partners(opened: FashionDataModule, plain: None) -> None:
+    opened.use(InstanceBatch, count=64, batch_size=32, instances="labels")
+    labels = opened.dataset.catalog.labels
+    for batch in opened.train_dataloader():
+        assert isinstance(batch, InstanceBatch)
+        assert len(batch.image) == len(batch.instance) == 64
+        assert shows(batch.image, batch.index)
+        anchor, partner = batch.instance.chunk(2)
+        assert torch.equal(anchor, partner)
+        one, other = labels[batch.index.chunk(2)[0]], labels[batch.index.chunk(2)[1]]
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [None, np.array([3, 5, 8, 9, 20, 21])])
+def test_positions_count_the_images_of_the_plain_loader(opened: FashionDataModule, rows: Any) -> None:
+    opened.use(LabelledBatch, rows=rows)
+    shown = torch.cat([batch.index for batch in opened.plain_dataloader()])
+    for kind in (PositionsBatch, UnlabelledPositionsBatch):
+        opened.use(kind, count=24, batch_size=8)
+        seen = list(opened.train_dataloader())
+        assert len(seen) == 3
+        for batch in seen:
+            assert isinstance(batch, kind)
+            assert torch.equal(shown[batch.position], batch.index)
+            if isinstance(batch, PositionsBatch):
+                assert np.array_equal(batch.labels, opened.dataset.catalog.labels[batch.index])
+    assert not any("label" in field for field in UnlabelledPositionsBatch._fields)
 
 
 def test_two_changes_are_asked_where_they_are_wanted(tmp_path: Path) -> None:

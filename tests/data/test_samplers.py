@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_bench.data import samplers
-from fm_bench.data.samplers import DealtBatches, GlobalBatches, LabelledSampler, TripletSampler, per_value_rows
+from fm_bench.data.samplers import (
+    DealtBatches,
+    GlobalBatches,
+    LabelledSampler,
+    QuadrupletSampler,
+    TripletSampler,
+    per_value_rows,
+)
 from fm_bench.errors import UserError
 
 SIZES = (3, 2, 4)
@@ -56,6 +63,31 @@ def test_triplets_are_true(rows: Any, changes: tuple[int, ...]) -> None:
         assert tuple(np.flatnonzero(one != target).tolist()) in expected[reference]
         assert ((one < 0) == (target < 0)).all(), "the positive must carry the whole edited label vector"
         assert ((target != other) & (target >= 0) & (other >= 0)).any(), "the negative must be known to differ"
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(*(st.integers(-1, size - 1) for size in SIZES)), min_size=1, max_size=15))
+def test_quadruplets_are_triplets_with_a_twin_of_the_positive(rows: Any) -> None:
+    labels = np.array(rows, dtype=np.int16)
+    if not partners(labels, (1, 2)):
+        return
+    sampler = QuadrupletSampler(labels, changes=(1, 2), seed=0, triplets=40)
+    reference, positive, twin, negative = sampler.table(2).T
+    assert np.array_equal(labels[positive], labels[twin]), "missing labels included"
+    alone = np.array([(labels == labels[one]).all(axis=1).sum() == 1 for one in positive])
+    assert np.array_equal(positive == twin, alone)
+    known = (labels[positive] >= 0) & (labels[negative] >= 0)
+    assert ((labels[positive] != labels[negative]) & known).any(axis=1).all()
+    assert (labels[reference] != labels[positive]).any(axis=1).all()
+
+
+def test_every_other_picture_is_as_often_the_twin() -> None:
+    labels = np.array([[0, 0]] * 4 + [[0, 1]], dtype=np.int16)
+    table = QuadrupletSampler(labels, changes=(1,), seed=0, triplets=30_000).table(0)
+    table = table[table[:, 1] == 2]
+    counts = np.bincount(table[:, 2], minlength=5)
+    assert counts[2] == counts[4] == 0
+    assert (abs(counts[[0, 1, 3]] - len(table) / 3) < 0.1 * len(table)).all()
 
 
 @pytest.mark.parametrize("changes", [(), (-1,), (1, 3)])
