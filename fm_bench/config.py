@@ -12,7 +12,7 @@ import inspect
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser, Namespace
 from fm_bench import recipe
 from fm_bench.catalog import Dataset
 from fm_bench.data.crops import cropped
+from fm_bench.data.folds import FOLDS, folded, whole_digest
 from fm_bench.data.readers import READERS
 from fm_bench.errors import UserError, unknown
 from fm_bench.leaderboard import record as record_file
@@ -64,6 +65,8 @@ class RunConfig:
         loader: how pictures reach the method.
         evaluation: what is asked of it.
         trainer: arguments of ``Trainer`` that are not its defaults.
+        fold: of a 5-fold cross-validation, 0 to 4; None for the split that comes with the data.
+        folded: digest of the data, whatever their split, that are cross-validated; empty without folds.
     """
 
     method: str
@@ -79,6 +82,8 @@ class RunConfig:
     loader: LoaderConfig
     evaluation: EvaluationConfig
     trainer: dict[str, Any]
+    fold: int | None = None
+    folded: str = ""
 
     @property
     def label(self) -> str:
@@ -94,7 +99,11 @@ class RunConfig:
     def read(self) -> Dataset:
         """Catalogue and pictures of the run. Raises UserError for everything a user can mend."""
         dataset = READERS[recipe.reader_name(self.data)](**self.reader).read()
-        return cropped(dataset) if self.loader.crop == "true" else dataset
+        dataset = dataset if self.fold is None else folded(dataset, self.fold)
+        dataset = cropped(dataset) if self.loader.crop == "true" else dataset
+        if self.folded and self.folded != whole_digest(dataset):
+            raise UserError("the data have changed since their cross-validation began: restore them or begin again.")
+        return dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -123,6 +132,8 @@ class RunConfig:
         for budget in plain["stages"].values():
             for name in [name for name in ("batch_size", "passes") if budget[name] == getattr(StageBudget(), name)]:
                 del budget[name]
+        if self.fold is None:
+            del plain["fold"], plain["folded"]
         return plain
 
 
@@ -170,6 +181,12 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         evaluation=EvaluationConfig(**given.evaluation.as_dict()),
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
     )
+
+
+def cross_validation(config: RunConfig) -> list[RunConfig]:
+    """The five runs of a cross-validation, in which nothing but the fold differs. Raises as ``RunConfig.read``."""
+    whole = whole_digest(config.read())
+    return [replace(config, fold=fold, folded=whole) for fold in range(FOLDS)]
 
 
 def option_parser(method: str, data: str) -> ArgumentParser:
