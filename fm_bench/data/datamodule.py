@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The DataModule: training batches, validation requests, and, only when asked to predict, the test split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,48 +13,16 @@ from torch.utils.data import DataLoader
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Dataset, Domain, Split
-from fm_bench.data.batches import (
-    CrossDomainBatch,
-    GalleryBatch,
-    InstanceBatch,
-    LabelledBatch,
-    PositionsBatch,
-    QuadrupletBatch,
-    QueryBatch,
-    TrainingBatch,
-    TripletBatch,
-    TripletPositionsBatch,
-    UnlabelledPositionsBatch,
-)
-from fm_bench.data.datasets import (
-    CrossDomainPairs,
-    Gallery,
-    InstancePairs,
-    LabelledImages,
-    Pictures,
-    PlainImages,
-    Positions,
-    Quadruplets,
-    Queries,
-    TripletPositions,
-    Triplets,
-    UnlabelledPositions,
-    loader,
-)
+from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
+from fm_bench.data.datasets import Gallery, Pictures, PlainImages, Queries, loader
+from fm_bench.data.examples import Examples, examples, pairs
 from fm_bench.data.images import cached_images
-from fm_bench.data.instances import Instances, InstanceSampler, instances_of
-from fm_bench.data.pairs import CrossDomainSampler, PairedBy
+from fm_bench.data.instances import Instances
+from fm_bench.data.pairs import PairedBy
 from fm_bench.data.regions import Regions, regions_of
 from fm_bench.data.requests import Requests, exclusions, join, mine, same_item
-from fm_bench.data.samplers import (
-    DealtBatches,
-    GlobalBatches,
-    LabelledSampler,
-    QuadrupletSampler,
-    Source,
-    TripletSampler,
-)
-from fm_bench.data.transforms import Augment, normalise
+from fm_bench.data.samplers import DealtBatches, GlobalBatches
+from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 
 Opened = TypeVar("Opened")
@@ -103,12 +71,10 @@ class FashionDataModule(L.LightningDataModule):
         self._options: dict[str, Any] = {"size": tuple(image_size), "on_error": on_error, "cache": cache}
         self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
         self._seed, self._gallery_size, self._val_count, self._changes = seed, gallery, val_requests, tuple(changes)
-        self._source: Source | None = None
-        self._kind: TrainingBatch = LabelledBatch
+        self._examples: Examples | None = None
         self._val_kind: Literal["manipulation", "query"] = "manipulation"
         self._labelled: NDArray[np.int64] | None = None
         self._stage_batch_size: int | None = None
-        self._instance = np.empty(0, np.int64)
         self._train: Pictures | None = None
         self._val: Pictures | None = None
         self._test: Pictures | None = None
@@ -141,7 +107,7 @@ class FashionDataModule(L.LightningDataModule):
     def pairs(self) -> PairedBy:
         """What the pictures of a training pair have in common, see ``CrossDomainSampler``; after ``setup("fit")``."""
         try:
-            return self._pair_source(None).paired_by
+            return pairs(self._fit(self._train), self._seed).paired_by
         except UserError:  # nothing pairs up, which only methods that train on pairs mind
             return "labels"
 
@@ -176,28 +142,19 @@ class FashionDataModule(L.LightningDataModule):
             UserError: if triplets or pairs are asked for and no picture has a partner.
         """
         train = self._fit(self._train)
-        self._kind, self._stage_batch_size = batches, batch_size
-        if batches is TripletBatch:
-            self._source = TripletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
-        elif batches is QuadrupletBatch:
-            self._source = QuadrupletSampler(train.labels, changes=self._changes, seed=self._seed, triplets=count)
-        elif batches is TripletPositionsBatch:
-            self._source = TripletSampler(train.labels, changes=(0, 1), seed=self._seed, triplets=count)
-        elif batches is CrossDomainBatch:
-            self._source = self._pair_source(count)
-        elif batches is InstanceBatch:
-            self._instance = instances_of(train.catalog, train.rows, instances)
-            self._source = InstanceSampler(self._instance, self._seed, count)
-        else:
-            if batches is LabelledBatch:
-                self._labelled = rows
-            pool = np.arange(len(train)) if self._labelled is None else np.arange(len(self._labelled))
-            self._source = LabelledSampler(pool if rows is None else rows, self._seed, count)
-
-    def _pair_source(self, count: int | None) -> CrossDomainSampler:
-        train = self._fit(self._train)
-        item, domain = train.catalog.item[train.rows], train.catalog.domain[train.rows]
-        return CrossDomainSampler(train.labels, item, domain, seed=self._seed, pairs=count)
+        if batches is LabelledBatch:
+            self._labelled = rows
+        self._stage_batch_size = batch_size
+        self._examples = examples(
+            batches,
+            train,
+            self._plain,
+            seed=self._seed,
+            changes=self._changes,
+            rows=rows,
+            count=count,
+            instances=instances,
+        )
 
     def validate_by(self, kind: Literal["manipulation", "query"]) -> None:
         """Chooses the validation requests: with changes, or pictures alone, which look for their item (see ``val``)."""
@@ -254,13 +211,9 @@ class FashionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented batches of the kind chosen by ``use`` (labelled ones if none was)."""
         train = self._fit(self._train)
-        source = self._source or LabelledSampler(np.arange(len(train)), self._seed)
-        batches = GlobalBatches(source, self._stage_batch_size or self._batch_size, self._seed)
-        if self._kind is InstanceBatch:
-            return loader(InstancePairs(train, Augment(), self._instance), batches, self._num_workers)
-        return loader(
-            _TRAINING[self._kind](self._plain if self._kind in _FEATURES else train), batches, self._num_workers
-        )
+        chosen = self._examples or examples(LabelledBatch, train, train, seed=self._seed, changes=self._changes)
+        batches = GlobalBatches(chosen.source, self._stage_batch_size or self._batch_size, self._seed)
+        return loader(chosen.dataset, batches, self._num_workers)
 
     def plain_dataloader(self) -> DataLoader[LabelledBatch]:
         """The images of the labelled stage as they are, in order; each process gets its share of the batches."""
@@ -436,16 +389,3 @@ class FashionDataModule(L.LightningDataModule):
         if self._test is None:
             raise RuntimeError('the test split is opened by setup("predict") alone, which has not run')
         return self._test
-
-
-_TRAINING: dict[TrainingBatch, Callable[[Pictures], Any]] = {
-    LabelledBatch: lambda pictures: LabelledImages(pictures, Augment()),
-    TripletBatch: lambda pictures: Triplets(pictures, Augment()),
-    CrossDomainBatch: lambda pictures: CrossDomainPairs(pictures, Augment()),
-    QuadrupletBatch: lambda pictures: Quadruplets(pictures, Augment()),
-    TripletPositionsBatch: TripletPositions,
-    PositionsBatch: Positions,
-    UnlabelledPositionsBatch: UnlabelledPositions,
-}
-_FEATURES = (PositionsBatch, UnlabelledPositionsBatch)
-"""Kinds whose positions count the images of ``plain_dataloader``."""

@@ -12,7 +12,7 @@ from catalogues import Noise, dataset
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fm_bench.catalog import Dataset, Domain, Split
-from fm_bench.data import datamodule as module
+from fm_bench.data import examples as module
 from fm_bench.data.batches import (
     EmbeddingBatch,
     GalleryBatch,
