@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether our runs preserve the papers' claims, which ``papers.py`` lists.
+"""Whether our runs preserve the papers' claims, which ``papers`` lists.
 
 A claim is an order, "X beats Y on this metric"; absolute numbers of different data are never compared. The verdict
 follows from the 95 % bootstrap interval over requests of X's lead over Y (X minus Y, or Y minus X where lower is
@@ -11,13 +11,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pooled, sample
-from fm_bench.leaderboard.papers import CLAIMS, Claim
+from fm_bench.leaderboard.papers import CLAIMS, Claim, Measure
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
+CHANGES = "changes"
+"""Beside its results, a run keeps ``changes ATTRIBUTE (R,)``: 1 for the requests that change it, else 0."""
+
 SEEDS = 3  # fewer make a verdict provisional: training noise is not in the interval
 
 
@@ -45,21 +51,21 @@ class Verdict:
 
 
 class Answers(NamedTuple):
-    """What the rows of one table answered: (row, metric) -> sample, or why there is none."""
+    """What the rows of one table answered: a sample for each measure, or why there is none."""
 
     key: Key
     rows: Mapping[str, Row]
-    samples: Mapping[tuple[str, str], Sample]
-    problems: Mapping[tuple[str, str], str]
+    samples: Mapping[Measure, Sample]
+    problems: Mapping[Measure, str]
 
 
 def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Every claim on every data set, profile and mode for which one of its methods was run, in a fixed order."""
     by_fingerprint = {run.record.fingerprint: run for run in runs}
-    wanted: dict[str, set[tuple[str, str]]] = {}  # protocol -> methods and metrics
+    wanted: dict[str, set[Measure]] = {}  # protocol -> what is read there
     for claim in claims:
-        wanted.setdefault(claim.protocol, set()).add((claim.x, claim.metric))
-        wanted.setdefault(claim.protocol_y, set()).add((claim.y, claim.metric))
+        wanted.setdefault(claim.protocol, set()).add(claim.of_x)
+        wanted.setdefault(claim.protocol_y, set()).add(claim.of_y)
     answers = [
         _answers(table, by_fingerprint, sorted(wanted[table.key.protocol]))
         for table in tables(run.record for run in by_fingerprint.values())
@@ -74,23 +80,46 @@ def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict
     ]
 
 
-def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[tuple[str, str]]) -> Answers:
+def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -> Answers:
     rows: dict[str, Row] = {}
-    for name in {name for name, _ in wanted}:
+    for name in {measure.method for measure in wanted}:
         named = [row for row in table.rows if row.first.name == name]
         if named:  # of several configurations, the one with most seeds speaks for the method, then the newest
             rows[name] = max(named, key=lambda row: (len(row.records), row.records[-1].finished))
     columns, problems = {}, {}
-    for name, metric in wanted:
-        if name in rows and random_weights(rows[name].first):
-            problems[name, metric] = f"{name} ran with random weights, and the claim is about trained ones."
-        elif name in rows:
-            try:
-                seeds = [runs[record.fingerprint] for record in rows[name].records]
-                columns[name, metric] = pooled(seeds, table.key.protocol, metric)
-            except UserError as error:
-                problems[name, metric] = str(error)
+    for measure in wanted:
+        if (name := measure.method) not in rows:
+            continue
+        if random_weights(rows[name].first):
+            problems[measure] = f"{name} ran with random weights, and the claim is about trained ones."
+            continue
+        try:
+            seeds = [runs[record.fingerprint] for record in rows[name].records]
+            columns[measure] = _column(seeds, table, measure)
+        except UserError as error:
+            problems[measure] = str(error)
     return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
+
+
+def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> NDArray[np.float64]:
+    """The measure of every request; NaN where the request changes none of its attributes."""
+    protocol = table.key.protocol
+    values = pooled(seeds, protocol, measure.metric)
+    if not measure.attributes:
+        return values
+    known = [name for name in measure.attributes if name in table.attributes]
+    if not known:
+        raise UserError(f"the data have no attribute named {' or '.join(measure.attributes)}.")
+    return np.where(_changing(seeds[0], protocol, known[0]), values, np.nan)
+
+
+def _changing(run: Run, protocol: str, attribute: str) -> NDArray[np.bool_]:
+    """Which requests change ``attribute``, ``(R,)``. Raises UserError if the run does not tell."""
+    name = f"{protocol}/{CHANGES} {attribute}"
+    with np.load(run.path, allow_pickle=False) as arrays:  # its other results were read from there already
+        if name not in arrays.files:
+            raise UserError(f"{run.path} does not say which requests change {attribute}: run the benchmark again.")
+        return np.asarray(arrays[name] > 0)
 
 
 def random_weights(record: Record) -> bool:
@@ -129,13 +158,14 @@ def outcome(found: Comparison, tie: bool = False) -> Outcome:
 
 def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
     place = x.key[:3]
-    for name, answers, protocol in ((claim.x, x, claim.protocol), (claim.y, y, claim.protocol_y)):
+    for measure, answers, protocol in ((claim.of_x, x, claim.protocol), (claim.of_y, y, claim.protocol_y)):
+        name = measure.method
         if answers is None or name not in answers.rows:
             return Verdict(claim, *place, "untested", reason=f"{name} on {protocol} was not run on the same work.")
-        if (name, claim.metric) in answers.problems:
-            return Verdict(claim, *place, "untested", reason=answers.problems[name, claim.metric])
+        if measure in answers.problems:
+            return Verdict(claim, *place, "untested", reason=answers.problems[measure])
     assert y is not None
-    sides = x.samples[claim.x, claim.metric], y.samples[claim.y, claim.metric]
+    sides = x.samples[claim.of_x], y.samples[claim.of_y]
     found = contrast(*(reversed(sides) if claim.lower else sides))
     seeds = len(x.rows[claim.x].records), len(y.rows[claim.y].records)
     reasons = [f"Provisional: fewer than {SEEDS} seeds."] if min(seeds) < SEEDS else []

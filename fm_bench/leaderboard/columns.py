@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fm_bench.evaluation.sweep import RATIO
 from fm_bench.leaderboard import shown
 from fm_bench.leaderboard.rows import Row, Table
-from fm_bench.leaderboard.table import count, duration, interval
+from fm_bench.leaderboard.table import MISSING, count, duration, span
 
 Shown = tuple[float, str, str]
 """A number to sort by, its text, and the small print under it."""
@@ -46,6 +46,18 @@ GROUPS = {
         "order of the first k, by the share of wanted attributes; 1 is the best order the gallery allows",
     ),
     "mrr": ("mrr@k", "mean of 1 / rank of the first hit"),
+    "classification": (
+        "what classifiers read",
+        "linear classifiers of one attribute each, trained on unchanged vectors; share of requests they read right",
+    ),
+    "generation": (
+        "what the prototype shows",
+        "read by classifiers that no method has seen; and its likeness to the item drawn again",
+    ),
+    "latency": (
+        "milliseconds for one query",
+        "means, and percentiles of the sum; the model is warm, and queries come one at a time",
+    ),
     "cost": ("size and cost", "of one run; means over seeds"),
 }
 _ITEM = ("accuracy@k", "share of requests with the very same item among the first k")
@@ -57,6 +69,33 @@ _FAMILIES = {
 }
 
 
+_NAMED = {  # protocol: metric: head, small print, definition
+    "classification": {
+        "manipulated": ("asked", "value", "the asked value is read from the changed vector"),
+        "original": ("own", "value before", "the picture's own value is read from the unchanged vector"),
+        "difference": ("gain", "of attributes", "asked minus own value, mean over attributes"),
+        "kept": ("kept", "values", "the other attributes' values are read from the changed vector"),
+        "kept_original": ("kept", "before", "the other attributes' values are read from the unchanged vector"),
+    },
+    "generation": {
+        "exact": ("all", "as wanted", "share of prototypes that show every wanted value"),
+        "changed": ("asked", "value", "share of prototypes that show the asked value"),
+        "kept": ("kept", "values", "share of the values to be kept that prototypes show"),
+        "ssim": ("ssim", "to the truth", "structural similarity to the item drawn again with the change"),
+        "l1": ("l1", "lower is better", "mean difference of pixels (0 to 1) to the item drawn again"),
+    },
+    "latency": {
+        "t_sum_ms": ("sum", "lower is better", "T_sum, from picture and request to the ranked list"),
+        "t_repr_ms": ("vector", "T_repr", "from picture and request to the query's vector"),
+        "t_sea_ms": ("search", "T_sea", "from the query's vector to the ranked list"),
+        **{
+            f"t_sum_ms_{p}": (p, "of the sum", f"{p[1:]} % of the queries take no longer from picture to list")
+            for p in shown.PERCENTILES
+        },
+    },
+}
+
+
 def heading(key: str, protocol: str) -> tuple[str, str]:
     """Head and definition of a column group."""
     return _ITEM if (key, protocol) == ("accuracy", "instance") else GROUPS[key]
@@ -65,16 +104,26 @@ def heading(key: str, protocol: str) -> tuple[str, str]:
 def columns_of(table: Table) -> tuple[Column, ...]:
     """The columns that some row of ``table`` has a value for: metrics first, then what they cost."""
     metrics = shown.columns(table.key.protocol, table.metrics, shown.PAGE)
-    every = (*(_metric(metric) for metric in metrics), *_COSTS)
+    timed = table.headline in shown.TIMES  # query by query, so that the mean of a batch says nothing more
+    costs = [column for column in _COSTS if not (timed and column.head == "query")]
+    named = [_metric(metric, table.key.protocol) for metric in metrics]
+    every = (*named, *costs)
     return tuple(column for column in every if any(column.cell(row) for row in table.rows))
 
 
-def _metric(metric: str) -> Column:
+def _metric(metric: str, protocol: str) -> Column:
     def cell(row: Row) -> Shown | None:
         found = row.cell(metric)
-        return None if found is None else (found.value, f"{found.value:.3f}", interval(found))
+        return (
+            None
+            if found is None
+            else (found.value, shown.number(metric, found.value), ends(metric, found.low, found.high))
+        )
 
     family, _, k = metric.partition("@")
+    if metric in (named := _NAMED.get(protocol, {})):
+        head, small, title = named[metric]
+        return Column(protocol, head, small, f"{metric}: {title}", cell, metric)
     if metric == RATIO:
         title = f"{metric}: (accuracy in the smallest gallery - in the largest) / in the largest"
         return Column("sweep", "ratio", "lower is better", title, cell, metric)
@@ -87,6 +136,13 @@ def _metric(metric: str) -> Column:
         return Column(family, f"@{k}", small, f"{metric}: {title}", cell, metric)
     head, _, small = metric.partition(" ")
     return Column("detection", head, small, metric, cell, metric)
+
+
+def ends(metric: str, low: float | None, high: float | None) -> str:
+    """``.660–.704`` for shares, milliseconds as ``number`` writes them, nothing where there are no ends."""
+    if shown.unit(metric) != "ms" or low is None or high is None:
+        return span(low, high)
+    return MISSING.join(shown.number(metric, end) for end in (low, high))
 
 
 def _cost(

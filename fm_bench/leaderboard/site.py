@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -20,13 +21,13 @@ from markupsafe import Markup
 from fm_bench.evaluation.sweep import swept
 from fm_bench.files import write_text
 from fm_bench.leaderboard.claims import Verdict, judge
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, ends, heading
 from fm_bench.leaderboard.compare import load_runs
 from fm_bench.leaderboard.curves import IMAGES, LOOKED_AT, Axes, Curve, Style, picture, styles
 from fm_bench.leaderboard.record import Record, load_all
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.shown import ABOUT, words, work
-from fm_bench.leaderboard.table import MISSING, span
+from fm_bench.leaderboard.shown import ABOUT, is_lower, number, unit, words, work
+from fm_bench.leaderboard.table import MISSING
 
 PAGE = "leaderboard.html"
 MODES = {
@@ -108,7 +109,9 @@ def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Se
         missing=MISSING,
         words=words,
         work=work,
-        span=span,
+        ends=ends,
+        number=number,
+        unit=unit,
     )
     return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
 
@@ -131,7 +134,8 @@ class Section:
     mode: str
     about_mode: str
     views: tuple["View", ...]
-    verdicts: tuple["Judged", ...]
+    papers: tuple["Paper", ...]
+    untested: tuple["Judged", ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +155,7 @@ class View:
     notes: tuple[tuple[int, str], ...]
     common: str
     headline: str
+    order: str
     axes: Axes
     picture: Markup | None
     legend: tuple[tuple[str, Style], ...]
@@ -165,19 +170,40 @@ class Line:
     row: Row
     cells: tuple[Shown | None, ...]
     headline: Cell | None
+    bar: "Bar | None"
     notes: tuple[int, ...]
     by_attribute: tuple[Cell | None, ...]
     runs: tuple[tuple[Record, str], ...]
 
 
+class Bar(NamedTuple):
+    """An interval on an axis, and its value, in percent of the axis."""
+
+    left: float
+    width: float
+    point: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A verdict and its interval on an axis that all verdicts of the section share, in percent of the axis."""
+    """A verdict and its interval on an axis that all verdicts of the section and of its unit share."""
 
     verdict: Verdict
-    left: float = 0.0
-    width: float = 0.0
-    point: float = 0.0
+    bar: Bar | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """The verdicts on the claims of one paper, and how many there are of each."""
+
+    source: str
+    tested: tuple[Judged, ...]
+
+    @property
+    def counts(self) -> str:
+        """``9 preserved, 2 undecided``."""
+        found = Counter(judged.verdict.outcome for judged in self.tested)
+        return ", ".join(f"{found[name]} {name}" for name in ("preserved", "undecided", "violated") if found[name])
 
 
 def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[Section]:
@@ -187,8 +213,19 @@ def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[
         views = tuple(_view(table, f"t{next(numbers)}") for table in group)
         judged = [verdict for verdict in verdicts if (verdict.data, verdict.profile, verdict.mode) == place]
         data, profile, mode = place
-        result.append(Section(f"s{len(result) + 1}", data, profile, mode, MODES[mode], views, _on_axis(judged)))
+        name = f"s{len(result) + 1}"
+        result.append(Section(name, data, profile, mode, MODES[mode], views, *_papers(_on_axis(judged))))
     return result
+
+
+def _papers(verdicts: Sequence[Judged]) -> tuple[tuple[Paper, ...], tuple[Judged, ...]]:
+    """Verdicts by paper, in the order of their claims, and what was not tested."""
+    by_paper: dict[str, list[Judged]] = {}
+    for judged in verdicts:
+        if judged.bar is not None:
+            by_paper.setdefault(judged.verdict.claim.source, []).append(judged)
+    papers = tuple(Paper(source, tuple(tested)) for source, tested in by_paper.items())
+    return papers, tuple(judged for judged in verdicts if judged.bar is None)
 
 
 def _view(table: Table, name: str) -> View:
@@ -203,16 +240,20 @@ def _view(table: Table, name: str) -> View:
     common = [note for note in every if len(table.rows) > 1 and all(note in row.notes for row in table.rows)]
     notes = {text: n for n, text in enumerate((note for note in every if note not in common), start=1)}
     attributes = tuple(table.attributes)
+    headlines = [row.cell(table.headline) for row in table.rows]
+    longest = max((cell.high or 0.0 for cell in headlines if cell), default=1.0)
+    scale = longest if unit(table.headline) else 1.0
     lines = tuple(
         Line(
             row,
             tuple(column.cell(row) for column in columns),
-            row.cell(table.headline),
+            headline,
+            _bar(headline, scale),
             tuple(notes[note] for note in row.notes if note in notes),
             tuple(row.attribute_cell(attribute) for attribute in attributes),
             tuple((run, hardware(run)) for run in row.records),
         )
-        for row in table.rows
+        for row, headline in zip(table.rows, headlines, strict=True)
     )
     axes, drawing, legend = _picture(table, name, notes)
     digests = {"data": key.data_digest, "protocol": key.protocol_digest, "requests": key.request_digest}
@@ -230,12 +271,20 @@ def _view(table: Table, name: str) -> View:
         notes=tuple((number, text) for text, number in notes.items()),
         common="; ".join(common),
         headline=table.headline,
+        order="ascending" if is_lower(table.headline) else "descending",
         axes=axes,
         picture=drawing,
         legend=legend,
         attributes=attributes,
         machines=len({hardware(run) for row in table.rows for run in row.records}),
     )
+
+
+def _bar(cell: Cell | None, scale: float) -> Bar | None:
+    """The interval of ``cell`` on an axis from 0 to ``scale``."""
+    if cell is None or cell.low is None or cell.high is None or not scale:
+        return None
+    return Bar(100 * cell.low / scale, 100 * (cell.high - cell.low) / scale)
 
 
 def _chance(table: Table, column: Column) -> str:
@@ -271,16 +320,19 @@ def _picture(
 
 
 def _on_axis(verdicts: Sequence[Verdict]) -> tuple[Judged, ...]:
-    """Every interval on one axis, symmetric around 0."""
-    known = [v.difference for v in verdicts if v.difference is not None]
-    reach = max((max(abs(d.low), abs(d.high)) for d in known), default=1.0) * 1.05 or 1.0
+    """Every interval on one axis for each unit, symmetric around 0."""
+    reach: dict[str, float] = {}
+    for verdict in verdicts:
+        if (d := verdict.difference) is not None:
+            kind = unit(verdict.claim.metric)
+            reach[kind] = max(reach.get(kind, 0.0), 1.05 * max(abs(d.low), abs(d.high)))
 
-    def at(value: float) -> float:
-        return round(50 + 50 * value / reach, 2)
+    def bar(verdict: Verdict) -> Bar | None:
+        if (d := verdict.difference) is None:
+            return None
+        low, value, high = (
+            round(50 + 50 * end / (reach[unit(verdict.claim.metric)] or 1.0), 2) for end in (d.low, d.value, d.high)
+        )
+        return Bar(low, round(high - low, 2), value)
 
-    return tuple(
-        Judged(v)
-        if (d := v.difference) is None
-        else Judged(v, at(d.low), round(at(d.high) - at(d.low), 2), at(d.value))
-        for v in verdicts
-    )
+    return tuple(Judged(verdict, bar(verdict)) for verdict in verdicts)

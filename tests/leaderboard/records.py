@@ -24,6 +24,9 @@ SKILL = {
 
 
 def estimate(value: float, requests: int = 1500) -> dict[str, float]:
+    """A share with its interval; what is above 1 is no share but milliseconds."""
+    if value > 1:
+        return {"value": value, "low": 0.97 * value, "high": 1.04 * value}
     half = 1.96 * (max(value * (1 - value), 1e-4) / requests) ** 0.5
     return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
 

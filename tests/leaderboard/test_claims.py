@@ -6,11 +6,14 @@ import pytest
 import yaml
 from records import outcomes, run
 
+from fm_bench.data.garments import SCHEMA
+from fm_bench.data.readers.fashion_product import REQUIRED
 from fm_bench.evaluation import Protocol
 from fm_bench.leaderboard import claims
 from fm_bench.leaderboard.claims import CLAIMS, outcome
 from fm_bench.leaderboard.compare import Comparison, differences, pooled
 from fm_bench.leaderboard.rows import TAGS
+from fm_bench.leaderboard.shown import is_lower
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 AMNET = [claim for claim in CLAIMS if claim.id in ("H1", "H2", "H3", "H4", "AMN-07", "AMN-10")]
@@ -124,21 +127,117 @@ def verdicts_of(runs):
     return {(v.claim.id, v.claim.metric): v for v in claims.judge(runs)}
 
 
+OF_KIND = {
+    "detection": {"ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes"},
+    "classification": {"manipulated", "original"},
+    "latency": {"t_sum_ms", "t_sea_ms", "t_repr_ms"},
+}
+
+
+def metrics_of(name):
+    """Every metric of the protocol that a claim may be about."""
+    protocol = Protocol.from_yaml(BENCHMARKS / "protocols" / f"{name}.yaml")
+    if protocol.kind != "retrieval":
+        return OF_KIND[protocol.kind]
+    cutoffs = {"accuracy": protocol.k, "ndcg": protocol.ndcg, "success": protocol.success, "mrr": protocol.mrr}
+    found = {f"{family}@{k}" for family, ks in cutoffs.items() for k in ks}
+    return found | ({"increment_ratio@20"} if protocol.sweep else set())
+
+
 def test_every_claim_names_a_metric_of_its_protocols():
     for claim in CLAIMS:
-        for name in (claim.protocol, claim.protocol_y):
-            protocol = Protocol.from_yaml(BENCHMARKS / "protocols" / f"{name}.yaml")
-            if protocol.kind == "detection":
-                family = claim.metric
-                assert claim.metric in ("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes")
-                continue
-            family, _, k = claim.metric.partition("@")
-            cutoffs = {"accuracy": protocol.k, "ndcg": protocol.ndcg, "success": protocol.success}
-            assert int(k) in cutoffs.get(family, (20,) if protocol.sweep else ()), claim
-        assert claim.lower == (family == "increment_ratio")
-    places = [(c.x, c.y, c.metric, c.protocol, c.protocol_y) for c in CLAIMS]
+        assert claim.metric in metrics_of(claim.protocol), claim
+        assert claim.metric_y in metrics_of(claim.protocol_y), claim
+        assert claim.lower == is_lower(claim.metric) == is_lower(claim.metric_y)
+    places = [(c.of_x, c.of_y, c.protocol, c.protocol_y) for c in CLAIMS]
     assert len(places) == len(set(places))
-    assert {claim.id.split()[0] for claim in CLAIMS} >= {f"H{n}" for n in range(1, 10)}
+    assert {claim.id.split()[0] for claim in CLAIMS} >= {f"H{n}" for n in range(1, 16)}
+
+
+def test_attributes_of_claims_are_those_of_the_data():
+    data = {"garments": SCHEMA.names, "fashion-product": REQUIRED}
+    for claim in CLAIMS:
+        for names in data.values() if claim.attributes else ():
+            assert len(set(claim.attributes) & set(names)) == 1, claim
+
+
+@pytest.mark.parametrize(
+    ("row", "x", "y", "metric", "reported", "tie"),
+    [  # rows of claims.md, typed off
+        (4, "amgan-p", "amgan-p/no-vse", "accuracy@10", "Shopping100k .4805 vs .4717; DARN .3051 vs .2967", True),
+        (9, "amgan-p/no-l1", "amgan-p/no-cls", "ndcg@10", "Shopping100k .7551 vs .6693; DARN .7067 vs .5856", False),
+        (
+            27,
+            "amgan-t/no-l1",
+            "amgan-t/no-cls",
+            "accuracy@1",
+            "Shopping100k .1368 vs .0714; DARN .0690 vs .0164",
+            False,
+        ),
+        (34, "amgan-t", "amgan-t/no-vse", "mrr@1000", "Shopping100k .2351 vs .2015; DARN .1505 vs .1230", False),
+    ],
+)
+def test_ablations_of_amgan_are_the_rows_of_its_table(row, x, y, metric, reported, tie):
+    (claim,) = [c for c in CLAIMS if f"(AMG-{row:02d}," in c.id and c.protocol == "manipulate-1"]
+    assert (claim.x, claim.y, claim.metric, claim.reported, claim.tie) == (x, y, metric, reported, tie)
+
+
+def test_manipulated_is_compared_with_original_of_the_same_run(tmp_path):
+    """H12: better on the whole, worse for patterns."""
+    rng = np.random.default_rng(0)
+    pattern = np.arange(600) % 3 == 0
+    before, after = rng.random(600) < 0.6, rng.random(600) < np.where(pattern, 0.4, 0.9)
+    results = {"classification/original": before, "classification/manipulated": after}
+    asked = {"classification/changes pattern": pattern, "classification/changes colour": ~pattern}
+    parts = {"classification": {name: {"manipulated": {"value": 0.5}} for name in ("pattern", "colour")}}
+    flam = run(tmp_path, "flam", {k: v.astype(float) for k, v in (results | asked).items()}, by_attribute=parts)
+    found = {v.claim.id: v for v in claims.judge([flam]) if v.claim.protocol == "classification"}
+    assert found["H12 (FLM-82, 86)"].outcome == "preserved"
+    assert found["H12 (FLM-81, 85)"].outcome == "preserved"
+    assert found["FLM-80, 84"].outcome == "preserved"
+    assert found["FLM-79, 83"].outcome == "untested"
+    assert found["FLM-79, 83"].reason == "the data have no attribute named category or article_type."
+    difference = found["H12 (FLM-81, 85)"].difference
+    assert difference.value == pytest.approx(before[pattern].mean() - after[pattern].mean(), abs=1e-6)
+    assert difference.low < difference.value < difference.high
+    assert difference.high - difference.low < 0.25  # of 200 requests, paired: 2 x 1.96 x 0.69 / sqrt(200) = 0.19
+    silent = run(tmp_path / "b", "flam", {k: v.astype(float) for k, v in results.items()}, by_attribute=parts)
+    found = {v.claim.id: v for v in claims.judge([silent]) if v.claim.protocol == "classification"}
+    assert found["H12 (FLM-82, 86)"].outcome == "preserved"
+    assert "does not say which requests change pattern" in found["H12 (FLM-81, 85)"].reason
+
+
+def test_a_claim_about_an_attribute_looks_only_at_its_requests(tmp_path):
+    colour = np.arange(400) % 2 == 0
+    for turn, expected in ((colour, "preserved"), (~colour, "violated")):
+        runs = []
+        for name, hits in (("flam/m-adv", turn), ("flam/s-adv", ~turn)):
+            results = {"manipulate-1/accuracy@50": hits * 1.0, "manipulate-1/changes colour": colour * 1.0}
+            parts = {"manipulate-1": {"colour": {"accuracy@50": {"value": 0.5}}}}
+            runs.append(run(tmp_path / str(next(FOLDERS)), name, results, by_attribute=parts))
+        found = {v.claim.id: v for v in claims.judge(runs)}
+        assert found["FLM-39, 42"].outcome == expected
+        assert found["FLM-28, 32"].outcome == "undecided"
+
+
+def test_less_time_is_better(tmp_path):
+    rng = np.random.default_rng(0)
+    times = {"amgan-p": 20.0, "fcd": 30.0, "amnet": 25.0, "fashionsearchnet": 60.0}
+    runs = [
+        run(
+            tmp_path,
+            name,
+            {f"latency/{metric}": rng.normal(ms, 1.0, 300) for metric in ("t_sum_ms", "t_sea_ms")},
+        )
+        for name, ms in times.items()
+    ]
+    found = {v.claim.id: v for v in claims.judge(runs) if v.claim.protocol == "latency"}
+    assert found["H15 (AMG-64)"].outcome == "preserved"
+    assert found["H15 (AMG-64)"].difference.value == pytest.approx(10, abs=0.5)
+    assert found["H15 (AMG-65)"].outcome == "violated"
+    assert found["H15 (AMG-66)"].outcome == "preserved"
+    assert found["H15 (AMG-67)"].outcome == "preserved"
+    assert found["H15 (AMG-70)"].outcome == "untested"
 
 
 def test_every_claim_and_mark_names_methods_that_there_are():

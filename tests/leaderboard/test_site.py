@@ -206,8 +206,13 @@ def test_claims_stand_in_the_section_of_their_runs(tmp_path):
     text = render([r.record for r in runs], verdicts=judge(runs))
     page = Page(text)
     claims = next(table for table in page.tables if "claim" in table[0][0][2])
-    assert [row[1][2].split()[0] for row in claims[1:3]] == ["preserved", "untested"]
+    paper, h1 = claims[1:]
+    assert paper[0][2].split() == ["Zhao", "et", "al.,", "CVPR", "2017", "1", "preserved"]
+    assert h1[1][2].split()[0] == "preserved"
     assert "DARN .545 vs .230" in text
+    untested = text.partition("claims not tested here")[2]
+    assert "amnet/no-ranking on manipulate-1 was not run on the same work." in untested
+    assert "amnet against amnet/no-memory" not in untested
     assert 'href="#s1-claims"' in text or text.count("claims</h3>") <= 1
     other = render([make(data="other")], verdicts=judge(runs))
     assert "DARN .545 vs .230" not in other

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""What a claim of a paper is."""
+
+import dataclasses
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """A number that a run has: of which method, which metric, and of which requests.
+
+    Attributes:
+        method: as on the command line.
+        metric: e.g. ``accuracy@20``.
+        attributes: only requests that change the first of these that the data have; none for all requests.
+    """
+
+    method: str
+    metric: str
+    attributes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """``x`` beats ``y`` on ``metric`` of ``protocol``; ``y`` may have a metric or a protocol of its own.
+
+    Attributes:
+        id: short name, shared by the metrics of one claim; a headline with the rows of the full list it summarises.
+        statement: the claim in words.
+        x, y: methods as on the command line.
+        metric: what is compared.
+        reported: the paper's numbers, x against y.
+        source: where they are printed.
+        protocol, protocol_y: where x and y are judged; y where x is unless it is given.
+        lower: whether lower values are better.
+        tie: whether the printed difference is so small, or the words so weak, that only the reverse would speak
+            against the claim.
+        metric_y: what y is judged on, if not on ``metric``.
+        attributes: the claim is about requests that change this attribute; its names in our data, one for each.
+    """
+
+    id: str
+    statement: str
+    x: str
+    y: str
+    metric: str
+    reported: str
+    source: str
+    protocol: str = "manipulate-1"
+    protocol_y: str = ""
+    lower: bool = False
+    tie: bool = False
+    metric_y: str = ""
+    attributes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol_y", self.protocol_y or self.protocol)
+        object.__setattr__(self, "metric_y", self.metric_y or self.metric)
+
+    @property
+    def of_x(self) -> Measure:
+        """What is read of x."""
+        return Measure(self.x, self.metric, self.attributes)
+
+    @property
+    def of_y(self) -> Measure:
+        """What is read of y."""
+        return Measure(self.y, self.metric_y, self.attributes)

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: MIT
+"""What the paper of FLAM (BMVC 2019) claims.
+
+It asks for changes of shape, colour and pattern and counts the first 50 images; our ``manipulate-1`` asks for every
+attribute of the data.
+
+Left out: rows against FashionNet and WTB, which are not among our methods (FLM-01 to 12, 14, 16, 18, 20 to 24); FLM-52
+and 53, whose order is the reverse on the paper's other data set; FLM-34, 37, 40 and 41, where single attributes
+contradict its sentence on one of the two sets; the first 100 images, which are not counted (FLM-61, 62, 69, 70); and
+backbones (FLM-71 to 78), which are an option and no row of their own.
+"""
+
+import functools
+
+from fm_bench.leaderboard.papers.claim import Claim
+
+_flam = functools.partial(Claim, source="FLAM, BMVC 2019")
+_instance = functools.partial(_flam, protocol="instance")
+_classified = functools.partial(
+    _flam,
+    x="flam",
+    y="flam",
+    metric="manipulated",
+    metric_y="original",
+    protocol="classification",
+)
+_SHAPE, _COLOUR, _PATTERN = ("category", "article_type"), ("colour",), ("pattern",)
+
+_LOSSES = (
+    _flam(
+        "H10 (FLM-25, 29)",
+        "Choosing negatives that are alike in the other attributes helps (requests of all attributes)",
+        "flam",
+        "flam/m-adv",
+        "accuracy@50",
+        "DARN .822 vs .802; Shopping100k .691 vs .685",
+        tie=True,
+    ),
+    _flam(
+        "H10 (FLM-26, 30)",
+        "The adversarial loss helps (requests of all attributes)",
+        "flam/m-adv",
+        "flam/m",
+        "accuracy@50",
+        "DARN .802 vs .730; Shopping100k .685 vs .573",
+    ),
+    _flam(
+        "H10 (FLM-27, 31)",
+        "Matching all attributes matters more than the adversarial loss (requests of all attributes)",
+        "flam/m",
+        "flam/s-adv",
+        "accuracy@50",
+        "DARN .730 vs .505; Shopping100k .573 vs .424",
+    ),
+    _flam(
+        "FLM-28, 32",
+        "Matching the attributes that stay helps (requests of all attributes)",
+        "flam/m-adv",
+        "flam/s-adv",
+        "accuracy@50",
+        "DARN .802 vs .505; Shopping100k .685 vs .424",
+    ),
+    _flam(
+        "FLM-33, 36",
+        "Matching the attributes that stay helps requests of a shape",
+        "flam/m-adv",
+        "flam/s-adv",
+        "accuracy@50",
+        "DARN .799 vs .472; Shopping100k .640 vs .517",
+        attributes=_SHAPE,
+    ),
+    _flam(
+        "FLM-39, 42",
+        "Matching the attributes that stay helps requests of a colour",
+        "flam/m-adv",
+        "flam/s-adv",
+        "accuracy@50",
+        "DARN .872 vs .560; Shopping100k .749 vs .338",
+        attributes=_COLOUR,
+    ),
+    _flam(
+        "FLM-45, 48",
+        "Matching the attributes that stay helps requests of a pattern",
+        "flam/m-adv",
+        "flam/s-adv",
+        "accuracy@50",
+        "DARN .521 vs .375; Shopping100k .628 vs .430",
+        attributes=_PATTERN,
+    ),
+    _flam(
+        "FLM-35, 38",
+        "The adversarial loss helps requests of a shape",
+        "flam/m-adv",
+        "flam/m",
+        "accuracy@50",
+        "DARN .799 vs .612; Shopping100k .640 vs .602",
+        attributes=_SHAPE,
+    ),
+    _flam(
+        "FLM-44",
+        "The adversarial loss helps requests of a colour",
+        "flam/m-adv",
+        "flam/m",
+        "accuracy@50",
+        "Shopping100k .749 vs .587; DARN .872 vs .874",
+        tie=True,
+        attributes=_COLOUR,
+    ),
+    _flam(
+        "FLM-47, 50",
+        "The adversarial loss helps requests of a pattern",
+        "flam/m-adv",
+        "flam/m",
+        "accuracy@50",
+        "DARN .521 vs .500; Shopping100k .628 vs .483",
+        attributes=_PATTERN,
+    ),
+    _flam(
+        "FLM-43",
+        "Choosing negatives that are alike in the other attributes helps requests of a colour",
+        "flam",
+        "flam/m-adv",
+        "accuracy@50",
+        "Shopping100k .768 vs .749; DARN .867 vs .872",
+        tie=True,
+        attributes=_COLOUR,
+    ),
+    _flam(
+        "FLM-46, 49",
+        "Choosing negatives that are alike in the other attributes helps requests of a pattern",
+        "flam",
+        "flam/m-adv",
+        "accuracy@50",
+        "DARN .624 vs .521; Shopping100k .633 vs .628",
+        tie=True,
+        attributes=_PATTERN,
+    ),
+)
+
+_INSTANCES = (
+    _instance(
+        "H11 (FLM-55)",
+        "FLAM keeps finding the very same item, concatenated class features do not",
+        "flam",
+        "cls-concat",
+        "accuracy@1",
+        ".095 vs .043",
+    ),
+    _instance(
+        "FLM-57",
+        "FLAM keeps finding the very same item, concatenated class features do not",
+        "flam",
+        "cls-concat",
+        "accuracy@5",
+        ".200 vs .092",
+    ),
+    _instance(
+        "FLM-59",
+        "FLAM keeps finding the very same item, concatenated class features do not",
+        "flam",
+        "cls-concat",
+        "accuracy@20",
+        ".329 vs .164",
+    ),
+    _instance(
+        "H11 (FLM-56)",
+        "Class features find the very same item better than embedded attributes",
+        "cls-concat",
+        "emb-concat",
+        "accuracy@1",
+        ".043 vs .020",
+    ),
+    _instance(
+        "FLM-58",
+        "Class features find the very same item better than embedded attributes",
+        "cls-concat",
+        "emb-concat",
+        "accuracy@5",
+        ".092 vs .043",
+    ),
+    _instance(
+        "FLM-60",
+        "Class features find the very same item better than embedded attributes",
+        "cls-concat",
+        "emb-concat",
+        "accuracy@20",
+        ".164 vs .083",
+    ),
+    _instance(
+        "FLM-13, 17",
+        "FLAM's features find the very same item better than DARN's",
+        "flam",
+        "darn",
+        "accuracy@1",
+        ".265 vs .036, DARN as quoted by the paper",
+    ),
+    _instance(
+        "FLM-15, 19",
+        "FLAM's features find the very same item better than DARN's",
+        "flam",
+        "darn",
+        "accuracy@20",
+        ".664 vs .111, DARN as quoted by the paper",
+    ),
+)
+
+_BOUNDS = (
+    _flam(
+        "H11 (FLM-51, 54)",
+        "FLAM stays below the supervised class features (requests of all attributes)",
+        "cls-concat",
+        "flam",
+        "accuracy@50",
+        "DARN .898 vs .822; Shopping100k .874 vs .691",
+    ),
+    _flam(
+        "FLM-64",
+        "FLAM stays below the supervised class features (requests of all attributes)",
+        "cls-concat",
+        "flam",
+        "accuracy@1",
+        "DARN .284 vs .176",
+    ),
+    _flam(
+        "FLM-66",
+        "FLAM stays below embedded attributes among the first 5 (requests of all attributes)",
+        "emb-concat",
+        "flam",
+        "accuracy@5",
+        "DARN .632 vs .458",
+    ),
+    _flam(
+        "FLM-68",
+        "FLAM stays below embedded attributes among the first 20 (requests of all attributes)",
+        "emb-concat",
+        "flam",
+        "accuracy@20",
+        "DARN .732 vs .707",
+    ),
+    _flam(
+        "FLM-63",
+        "Embedded attributes beat class features at the first image (requests of all attributes)",
+        "emb-concat",
+        "cls-concat",
+        "accuracy@1",
+        "DARN .340 vs .284",
+    ),
+    _flam(
+        "FLM-65",
+        "Class features beat embedded attributes among the first 5 (requests of all attributes)",
+        "cls-concat",
+        "emb-concat",
+        "accuracy@5",
+        "DARN .660 vs .632",
+    ),
+    _flam(
+        "FLM-67",
+        "Class features beat embedded attributes among the first 20 (requests of all attributes)",
+        "cls-concat",
+        "emb-concat",
+        "accuracy@20",
+        "DARN .838 vs .732",
+    ),
+)
+
+_CLASSES = (
+    _classified(
+        "H12 (FLM-82, 86)",
+        "After manipulation the asked value is read more often than the own value before",
+        reported="DARN .719 vs .617; Shopping100k .844 vs .769, means of three attributes",
+    ),
+    _classified(
+        "FLM-79, 83",
+        "After manipulation the asked shape is read more often than the own shape before",
+        reported="DARN .577 vs .352; Shopping100k .843 vs .819",
+        attributes=_SHAPE,
+    ),
+    _classified(
+        "FLM-80, 84",
+        "After manipulation the asked colour is read more often than the own colour before",
+        reported="DARN .866 vs .730; Shopping100k .941 vs .675",
+        attributes=_COLOUR,
+    ),
+    _flam(
+        "H12 (FLM-81, 85)",
+        "After manipulation the asked pattern is read less often than the own pattern before",
+        "flam",
+        "flam",
+        "original",
+        "DARN .768 vs .714; Shopping100k .814 vs .749",
+        protocol="classification",
+        metric_y="manipulated",
+        attributes=_PATTERN,
+    ),
+)
+
+CLAIMS = (*_LOSSES, *_INSTANCES, *_BOUNDS, *_CLASSES)
