@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-sys.path.insert(0, str(Path(__file__).parent / "data"))  # fakes.py, for tests of every folder
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parent / "data"),
+]  # commands.py and fakes.py, for all tests
 
 
 @pytest.fixture(scope="session", autouse=True)
