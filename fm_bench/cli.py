@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", default="quick", help="see `fm-bench list profiles` (default quick)")
     command.add_argument("--mode", default="common", help="common (the leaderboard's) or paper")
     command.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    command.add_argument(
+        "--folds", type=int, metavar="5", help="cross-validate: five runs on disjoint tests of a tenth of the data each"
+    )
     command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
     command.add_argument("--logger", choices=LOGGERS, default="csv", help="where learning curves go (default csv)")
@@ -99,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
     command.add_argument("--protocol", help="whose requests are shown (default manipulate-1)")
-    command.add_argument("--maps", action="store_true", help="where fashionsearchnet looks, instead of what was found")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--maps", action="store_true", help="where fashionsearchnet looks, instead of what was found")
+    which.add_argument("--prototypes", action="store_true", help="what amgan and cgan drew, beside what was found")
     command.add_argument("--attributes", nargs="+", default=[], help="with --maps: whose maps (default all)")
     command.add_argument("--requests", type=int, default=5, help="rows of the picture (default 5)")
     command.add_argument("--seed", type=int, default=0, help="which requests or pictures are shown")
@@ -199,9 +204,10 @@ def _list(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from fm_bench.bench import Bench
-    from fm_bench.config import configure, option_parser
+    from fm_bench.config import configure, cross_validation, option_parser
+    from fm_bench.data.folds import FOLDS
     from fm_bench.leaderboard.site import refresh_page
-    from fm_bench.leaderboard.table import print_table
+    from fm_bench.leaderboard.table import print_folds, print_table
 
     configs = [
         configure(spec, options.data, options.profile, options.mode, options.seed, options.rest)
@@ -216,14 +222,28 @@ def _bench(options: argparse.Namespace) -> int:
             f"--out {options.out} names one folder but {len(configs)} methods were given: "
             "leave it out or give one method."
         )
+    if options.folds not in (None, FOLDS):
+        raise UserError(
+            f"--folds is {options.folds}, but the data are cut into {FOLDS} disjoint tests of a tenth each: "
+            f"give --folds {FOLDS}, or leave it out for the data set's own split."
+        )
+    if options.folds:
+        configs = [fold for config in configs for fold in cross_validation(config)]
     console = Console(stderr=True)
     records = []
     for config in configs:
-        record = Bench(config, options.out, options.runs, options.logger, options.command_line, console).run()
+        out = options.out
+        if options.folds:
+            console.print(f"{config.label}, fold {config.fold} of 0 to {FOLDS - 1}", highlight=False)
+            out = out and out / f"fold{config.fold}"
+        record = Bench(config, out, options.runs, options.logger, options.command_line, console).run()
         if record:
             records.append(record)
-    if records:
+    if records and options.folds:
+        print_folds(records, Console())
+    elif records:
         print_table(records, Console(), new=[record.fingerprint for record in records])
+    if records:
         page = refresh_page(options.out or options.runs)
         console.print(f"leaderboard: {page}")
     return 0
@@ -241,15 +261,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from fm_bench.explain import maps_sheet, results_sheet
+    from fm_bench.prototype_sheet import prototype_sheet
 
     if options.maps and options.protocol:
         raise UserError("--maps shows pictures without requests: leave --protocol out.")
     if options.attributes and not options.maps:
         raise UserError("--attributes chooses among maps: add --maps.")
     if not options.maps:
-        results_sheet(
-            options.run_dir, options.protocol or "manipulate-1", options.requests, options.out, seed=options.seed
-        )
+        sheet = prototype_sheet if options.prototypes else results_sheet
+        sheet(options.run_dir, options.protocol or "manipulate-1", options.requests, options.out, seed=options.seed)
     else:
         overlaps = maps_sheet(
             options.run_dir, options.requests, options.out, attributes=options.attributes, seed=options.seed

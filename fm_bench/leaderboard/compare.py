@@ -7,6 +7,7 @@ request. Two runs that were asked the same requests can then be told apart far m
 
 import dataclasses
 import math
+import statistics
 import zipfile
 import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from fm_bench.errors import UserError, unknown
 from fm_bench.evaluation.significance import resampled_means
 from fm_bench.evaluation.sweep import ratio, swept
 from fm_bench.files import digest
+from fm_bench.leaderboard.folds import Paired, fold_of, paired_t
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
 from fm_bench.leaderboard.rows import key_of
 
@@ -137,6 +139,8 @@ def load_run(folder: Path) -> Run:
 def load_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Every run below ``folder`` whose per-request results are there, and one sentence for each that is damaged.
 
+    Folds of cross-validations are left out: each was asked other requests, and ``fold_test`` compares them.
+
     Raises:
         UserError: if ``folder`` is not a folder.
     """
@@ -149,6 +153,8 @@ def load_runs(folder: Path) -> tuple[list[Run], list[str]]:
             run = load_run(path)
         except UserError as error:
             problems.append(str(error))
+            continue
+        if fold_of(run.record) is not None:
             continue
         known = runs.get(run.record.fingerprint)
         if known is None or known.record.finished < run.record.finished:
@@ -164,8 +170,13 @@ def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float6
     accuracy in the smallest and in the largest gallery, come as (R, 2).
 
     Raises:
-        UserError: as ``Run.per_request`` does, or if the increment ratio is undefined.
+        UserError: as ``Run.per_request`` does, if the runs are several folds of a cross-validation, or if the increment
+            ratio is undefined.
     """
+    if len({fold_of(run.record) for run in runs}) > 1:
+        raise UserError(
+            f"the folds of {runs[0].record.label} were asked different requests: give runs of one fold only."
+        )
     parts = _parts(metric, runs[0].record.metrics[protocol])
     columns = [np.mean([run.per_request(protocol, part) for run in runs], axis=0) for part in parts]
     if len(columns) == 2 and not np.nanmean(columns[1]) > 0:
@@ -234,7 +245,7 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     Raises:
         UserError: if the runs were not asked the same requests, or not of the same data, gallery, profile and mode.
     """
-    _same(x, y, protocol)
+    _same([run.record for run in x], [run.record for run in y], protocol)
     known = [metric for metric in metrics if all(metric in run.record.metrics[protocol] for run in (*x, *y))]
     columns = {(side, m): pooled(runs, protocol, m) for side, runs in enumerate((x, y)) for m in known}
     samples = sample(columns, x[0].record.request_digests[protocol])
@@ -247,14 +258,54 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     return found
 
 
-def _same(x: Sequence[Run], y: Sequence[Run], protocol: str) -> None:
-    reference = x[0].record
-    for run in (*x, *y):
-        if protocol not in run.record.protocols:
-            raise unknown(f"the protocol of {run.record.label} named", protocol, run.record.protocols)
-        ours, theirs = key_of(reference, protocol)._asdict(), key_of(run.record, protocol)._asdict()
+def fold_test(x: Sequence[Record], y: Sequence[Record], protocol: str, metric: str) -> Paired:
+    """Mean of ``x`` minus mean of ``y`` over the folds of a cross-validation, with a paired t-test on the folds.
+
+    Args:
+        x: runs of one method, at least one per fold; several seeds of a fold count as their mean.
+        y: runs of the other method on the same folds.
+        protocol: where they are compared, e.g. ``"manipulate-1"``.
+        metric: what is compared, e.g. ``"accuracy@20"``.
+
+    Raises:
+        UserError: if there are fewer than two folds, the methods ran on different ones or on other work, or a fold has
+            no such metric.
+    """
+    sides = [_by_fold(x), _by_fold(y)]
+    names = [records[0].label for records in (x, y)]
+    if sides[0].keys() != sides[1].keys() or len(sides[0]) < 2:
+        shown = [", ".join(map(str, sorted(side))) or "none" for side in sides]
+        raise UserError(
+            f"{names[0]} ran on the folds {shown[0]} and {names[1]} on {shown[1]}: run all five folds of both."
+        )
+    values: list[list[float]] = [[], []]
+    for fold in sorted(sides[0]):
+        _same(sides[0][fold], sides[1][fold], protocol)
+        for side, of_side in zip(sides, values, strict=True):
+            found = [record.metrics[protocol].get(metric) for record in side[fold]]
+            known = [estimate["value"] for estimate in found if estimate is not None]
+            if len(known) < len(found):
+                raise UserError(f"fold {fold} of {side[fold][0].label} has no {metric} on {protocol}: choose another.")
+            of_side.append(statistics.fmean(known))
+    return paired_t(*values)
+
+
+def _by_fold(records: Sequence[Record]) -> dict[int, list[Record]]:
+    by_fold: dict[int, list[Record]] = {}
+    for record in records:
+        if (fold := fold_of(record)) is not None:
+            by_fold.setdefault(fold, []).append(record)
+    return by_fold
+
+
+def _same(x: Sequence[Record], y: Sequence[Record], protocol: str) -> None:
+    reference = x[0]
+    for record in (*x, *y):
+        if protocol not in record.protocols:
+            raise unknown(f"the protocol of {record.label} named", protocol, record.protocols)
+        ours, theirs = key_of(reference, protocol)._asdict(), key_of(record, protocol)._asdict()
         if differing := [key.replace("_", " ") for key in ours if ours[key] != theirs[key]]:
             raise UserError(
-                f"{reference.label} (seed {reference.seed}) and {run.record.label} (seed {run.record.seed}) cannot be "
+                f"{reference.label} (seed {reference.seed}) and {record.label} (seed {record.seed}) cannot be "
                 f"compared on {protocol} because they differ in {', '.join(differing)}: run both on the same work."
             )

@@ -4,21 +4,31 @@
 Runs share a table only if they were asked the same: same data, profile, mode and protocol, with equal digests of the
 catalogue, the protocol's definition and the requests, and as many gallery images. Runs share a row only if nothing but
 the seed differs.
+
+The folds of a cross-validation are one row together, of a table of their own: "fashion-product, 5 folds". Rows share
+that table only if every fold of the one was asked the same as that fold of the other.
 """
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from fm_bench.evaluation.sweep import swept
 from fm_bench.files import digest
+from fm_bench.leaderboard.folds import extent, fold_of, t_interval
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.shown import headline
+from fm_bench.leaderboard.shown import headline, rank
 
 FLOOR = frozenset({"random", "identity"})
 CEILING = frozenset({"oracle"})
 NOT_THE_METHOD = frozenset({"seed", "reader.root", "loader.num_workers"})  # settings that do not make another row
+_NOT_OF_ALL_FOLDS = frozenset({"fold", "training_images"})  # an epoch of one fold may be an image longer than another's
+_NO_SHARES = ("t_", "difference", "ssim", "increment_ratio")  # metrics that may lie outside of [0, 1]
+_FOLDED = (
+    "means over the folds of a cross-validation; intervals are 95 % t-intervals over the folds, which share most of "
+    "their training images"
+)
 
 Role = Literal["method", "floor", "ceiling"]
 
@@ -51,7 +61,10 @@ TAGS = (
 
 
 class Cell(NamedTuple):
-    """A metric of one row: mean over seeds, with the mean 95 % interval over requests and the range of the seeds."""
+    """A metric of one row: mean over seeds, with the mean 95 % interval over requests and the range of the seeds.
+
+    Of a cross-validation: mean over folds, with the 95 % t-interval over folds and the range of the folds.
+    """
 
     value: float
     low: float | None = None
@@ -61,7 +74,11 @@ class Cell(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What all runs of one table have in common."""
+    """What all runs of one table have in common.
+
+    Of cross-validations, ``data`` names the folds as well, ``data_digest`` is that of the data whatever their split,
+    ``request_digest`` tells what each fold was asked, and ``gallery`` is the mean of the folds.
+    """
 
     data: str
     profile: str
@@ -75,7 +92,7 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Runs of one method that differ in nothing but their seeds, best evidence first to read: their means."""
+    """Runs of one method that differ in nothing but their seeds and folds, best evidence first to read: their means."""
 
     records: tuple[Record, ...]
     protocol: str
@@ -83,8 +100,18 @@ class Row:
 
     @property
     def first(self) -> Record:
-        """The run with the lowest seed, for what does not depend on the seed."""
+        """The run with the lowest seed and fold, for what does not depend on them."""
         return self.records[0]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it was run with."""
+        return len({record.seed for record in self.records})
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds of a cross-validation, ascending; empty for runs on the data's own split."""
+        return tuple(sorted({fold for record in self.records if (fold := fold_of(record)) is not None}))
 
     @property
     def label(self) -> str:
@@ -114,13 +141,26 @@ class Row:
         return headline(self.protocol, self.first.metrics[self.protocol])
 
     def cell(self, metric: str) -> Cell | None:
-        """The mean of ``metric`` over the seeds, or None unless every run has it."""
-        return pool([record.metrics[self.protocol].get(metric) for record in self.records])
+        """The mean of ``metric`` over seeds and folds, or None unless every run has it."""
+        return self._pooled(metric, [record.metrics[self.protocol].get(metric) for record in self.records])
+
+    def by_fold(self, metric: str) -> list[Cell | None]:
+        """The mean of ``metric`` over the seeds in every fold, in the order of ``folds``."""
+        return self._by_fold([record.metrics[self.protocol].get(metric) for record in self.records])
 
     def attribute_cell(self, attribute: str) -> Cell | None:
         """The headline's mean over the requests that change ``attribute``."""
         parts = [record.by_attribute.get(self.protocol, {}).get(attribute, {}) for record in self.records]
-        return pool([part.get(self.headline) for part in parts])
+        return self._pooled(self.headline, [part.get(self.headline) for part in parts])
+
+    def _pooled(self, metric: str, estimates: Sequence[Mapping[str, float] | None]) -> Cell | None:
+        if not self.folds:
+            return pool(estimates)
+        return pool_folds(self._by_fold(estimates), share=not metric.startswith(_NO_SHARES))
+
+    def _by_fold(self, estimates: Sequence[Mapping[str, float] | None]) -> list[Cell | None]:
+        of = [(fold_of(record), estimate) for record, estimate in zip(self.records, estimates, strict=True)]
+        return [pool([estimate for fold, estimate in of if fold == wanted]) for wanted in self.folds]
 
     def mean(self, what: str) -> float | None:
         """The mean over seeds of ``query_ms``, ``peak_memory_mb`` or a phase of ``seconds``, if all have it."""
@@ -153,7 +193,7 @@ class Table:
         rows: the rows.
         metrics: every metric that some row has.
         chance: metric -> value a random ranking reaches, e.g. ``chance["accuracy@20"]``.
-        requests: number of requests.
+        requests: number of requests, of all folds together.
     """
 
     key: Key
@@ -192,17 +232,59 @@ def pool(estimates: Sequence[Mapping[str, float] | None]) -> Cell | None:
     return Cell(mean, None, None, *spread)
 
 
+def pool_folds(folds: Sequence[Cell | None], *, share: bool = True) -> Cell | None:
+    """Means of several folds as one cell, with the 95 % t-interval over folds; None if one is missing.
+
+    The interval of a ``share`` ends at 0 and 1.
+    """
+    values = [cell.value for cell in folds if cell is not None]
+    if not values or len(values) < len(folds):
+        return None
+    low, high = t_interval(values) or (None, None)
+    if share and low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Cell(statistics.fmean(values), low, high, min(values), max(values))
+
+
 def tables(records: Iterable[Record]) -> list[Table]:
     """Every table that ``records`` fill, in a fixed order that does not depend on theirs."""
     groups: dict[Key, list[Record]] = {}
-    for record in sorted(records, key=lambda record: (record.name, record.seed, record.finished, record.fingerprint)):
-        for protocol in record.protocols:
+    ordered = sorted(records, key=lambda record: (record.name, record.seed, record.finished, record.fingerprint))
+    for record in ordered:
+        for protocol in record.protocols if fold_of(record) is None else ():
             groups.setdefault(key_of(record, protocol), []).append(record)
+    for key, runs in _cross_validations([record for record in ordered if fold_of(record) is not None]):
+        groups.setdefault(key, []).extend(runs)
     return [_table(key, groups[key]) for key in sorted(groups)]
 
 
+def _cross_validations(records: Sequence[Record]) -> Iterator[tuple[Key, list[Record]]]:
+    """For every protocol, the folds of one method and seed, with the table that they belong to together."""
+    sets: dict[tuple[tuple[str, str, str, str, str], tuple[str, ...], int], list[Record]] = {}
+    for record in records:
+        for protocol, definition in record.protocols.items():
+            place = (record.data, record.profile, record.mode, protocol, definition)
+            sets.setdefault((place, _identity(record), record.seed), []).append(record)
+    for ((data, profile, mode, protocol, definition), *_), runs in sets.items():
+        newest = {fold_of(run): key_of(run, protocol) for run in runs}  # the last to finish comes last
+        folds = sorted((fold, key) for fold, key in newest.items() if fold is not None)
+        yield (
+            Key(
+                f"{data}, {extent(len(folds))}",
+                profile,
+                mode,
+                protocol,
+                str(runs[0].config.get("folded", "")),
+                definition,
+                digest([[fold, *key] for fold, key in folds]),
+                round(statistics.fmean(key.gallery for _, key in folds)),
+            ),
+            runs,
+        )
+
+
 def key_of(record: Record, protocol: str) -> Key:
-    """The table that ``record``'s results of ``protocol`` belong to."""
+    """The table that ``record``'s results of ``protocol`` belong to, each fold of a cross-validation by itself."""
     return Key(
         record.data,
         record.profile,
@@ -236,23 +318,32 @@ def _table(key: Key, records: list[Record]) -> Table:
         rows.append(_row(key.protocol, runs, reference))
     names = tuple(dict.fromkeys(name for record in records for name in record.metrics[key.protocol]))
     best = headline(key.protocol, names)
-    rows.sort(key=lambda row: (-(cell.value if (cell := row.cell(best)) else -1.0), row.label))
-    chance = {
-        "accuracy@" + metric.removeprefix("chance@"): estimate["value"]
-        for record in reversed(records)
-        for metric, estimate in record.metrics[key.protocol].items()
-        if metric.startswith("chance@")
-    }
-    return Table(key, tuple(rows), names, chance, records[0].requests[key.protocol])
+    rows.sort(key=lambda row: (rank(best, cell.value if (cell := row.cell(best)) else None), row.label))
+    asked = {fold_of(record): record.requests[key.protocol] for record in reversed(records)}
+    return Table(key, tuple(rows), names, _chance(key.protocol, records), sum(asked.values()))
+
+
+def _chance(protocol: str, records: Sequence[Record]) -> dict[str, float]:
+    """What a random ranking reaches, the mean over folds."""
+    by_fold: dict[str, dict[int | None, float]] = {}
+    for record in reversed(records):
+        for metric, estimate in record.metrics[protocol].items():
+            if metric.startswith("chance@"):
+                name = "accuracy@" + metric.removeprefix("chance@")
+                by_fold.setdefault(name, {})[fold_of(record)] = estimate["value"]
+    return {name: statistics.fmean(values.values()) for name, values in by_fold.items()}
 
 
 def _row(protocol: str, runs: list[Record], reference: Record) -> Row:
     """``runs`` as a row; the newest of each seed counts, and what sets the row apart from ``reference`` is a note."""
-    newest = {run.seed: run for run in sorted(runs, key=lambda run: (run.finished, run.fingerprint))}
-    kept = tuple(newest[seed] for seed in sorted(newest))
-    notes = list(dict.fromkeys(note for run in kept for note in run.notes))
+    ordered = sorted(runs, key=lambda run: (run.finished, run.fingerprint))
+    newest = {(run.seed, -1 if (fold := fold_of(run)) is None else fold): run for run in ordered}
+    kept = tuple(newest[which] for which in sorted(newest))
+    folded = fold_of(kept[0]) is not None
+    notes = list(dict.fromkeys([*([_FOLDED] if folded else []), *(note for run in kept for note in run.notes)]))
     if len(kept) < len(runs):
-        notes.append(f"{len(runs)} runs of {len(kept)} seeds were found; the newest run of each seed is shown.")
+        each = "fold" if folded else "seed"
+        notes.append(f"{len(runs)} runs of {len(kept)} {each}s were found; the newest run of each {each} is shown.")
     if reference not in runs:
         notes.append(_difference(runs[0], reference))
     tied = statistics.fmean(run.tied.get(protocol, 0.0) for run in kept)
@@ -264,14 +355,19 @@ def _row(protocol: str, runs: list[Record], reference: Record) -> Row:
 
 
 def _identity(record: Record) -> tuple[str, ...]:
-    config = {key: value for key, value in _flat(record.config).items() if key not in NOT_THE_METHOD}
-    return record.name, record.label, str(record.dim), record.code["digest"], digest(config)
+    return record.name, record.label, str(record.dim), record.code["digest"], digest(_settings(record))
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """The settings that make a row, by their full names."""
+    left_out = NOT_THE_METHOD | (frozenset() if fold_of(record) is None else _NOT_OF_ALL_FOLDS)
+    return {key: value for key, value in _flat(record.config).items() if key not in left_out}
 
 
 def _difference(run: Record, reference: Record) -> str:
     """What differs between two rows of the same method, in words."""
-    ours, theirs = _flat(run.config), _flat(reference.config)
-    keys = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key) and key not in NOT_THE_METHOD]
+    ours, theirs = _settings(run), _settings(reference)
+    keys = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     parts = [f"{key} {_shown(ours, key)} instead of {_shown(theirs, key)}" for key in keys[:6]]
     if len(keys) > 6:
         parts.append(f"{len(keys) - 6} more settings")

@@ -14,9 +14,11 @@ from rich.text import Text
 
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
+from fm_bench.leaderboard.compare import fold_test
+from fm_bench.leaderboard.folds import holm
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, words, work
+from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, number, words, work
 
 if TYPE_CHECKING:  # only its fields are read
     from fm_bench.evaluation.evaluator import Report
@@ -90,6 +92,76 @@ def print_table(records: Iterable[Record] | Record, console: Console, new: Colle
         console.print(_rich(table, new, console.width))
 
 
+def print_folds(records: Iterable[Record], console: Console) -> None:
+    """Prints every fold and their mean for the main metrics of each protocol, within 80 columns.
+
+    Of several methods, each is compared with the best one by a paired t-test over the folds.
+
+    Args:
+        records: of one or more cross-validations.
+        console: where to.
+    """
+    for table in tables(records):
+        console.print(_folds(table))
+        best, others = _rivals(table)
+        if best is not None and others:
+            console.print(_differences(table, best, others))
+
+
+def _folds(table: Table) -> RichTable:
+    """One line per method and metric: every fold, their mean and its t-interval."""
+    result = RichTable(
+        title=Text(title(table.key)),
+        caption=Text(f"{about(table)}; requests of all folds together, means over folds with 95 % t-interval"),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+    result.add_column("metric", overflow="fold", max_width=24)
+    folds = sorted({fold for row in table.rows for fold in row.folds})
+    for name in (*(f"fold\n{fold}" for fold in folds), "mean", "95 %\ninterval"):
+        result.add_column(Text(name), justify="right", no_wrap=True)
+    for row in table.rows:
+        style = "" if row.role == "method" else "dim"
+        result.add_row(Text(_mark(row), style="bold"), style=style)
+        for metric in columns(table.key.protocol, table.metrics, TEXT):
+            each = dict(zip(row.folds, row.by_fold(metric), strict=True))
+            texts = [_value(metric, cell) for cell in (*(each.get(fold) for fold in folds), row.cell(metric))]
+            result.add_row(Text(f"  {words(metric)}"), *texts, interval(row.cell(metric)), style=style)
+    return result
+
+
+def _rivals(table: Table) -> tuple[Row | None, list[Row]]:
+    """The best row by the headline, the ceiling apart, and every other one that can be compared with it."""
+    able = [row for row in table.rows if row.role != "ceiling" and row.cell(table.headline) is not None]
+    return (able[0] if able else None), able[1:]
+
+
+def _differences(table: Table, best: Row, others: Sequence[Row]) -> RichTable:
+    """What each row lacks to the best one, with the p-values of all tests adjusted for their number."""
+    metric = table.headline
+    found = [fold_test(row.records, best.records, table.key.protocol, metric) for row in others]
+    result = RichTable(
+        title=Text(f"{words(metric)}, difference from the best row, {best.label}"),
+        caption=Text("paired t-test over folds, two-sided; Holm: p adjusted for all tests of this table"),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+    for name in ("method", "difference", "95 % interval", "p", "p (Holm)"):
+        result.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+    for row, test, adjusted in zip(others, found, holm([test.p for test in found]), strict=True):
+        ends = f"{test.low:+.3f} to {test.high:+.3f}"
+        result.add_row(Text(_mark(row)), f"{test.value:+.3f}", ends, _p(test.p), _p(adjusted))
+    return result
+
+
+def _p(value: float) -> str:
+    return "<.001" if value < 0.001 else _short(value)
+
+
 def print_report(report: "Report", protocol: str, console: Console) -> None:
     """Prints one evaluation: every metric with its interval, and the one that ranks rows by changed attribute."""
     result = RichTable(title=Text(f"{protocol}: {report.requests:,} requests, {report.gallery:,} gallery images"))
@@ -110,9 +182,11 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     wide = width >= WIDE
     every = columns(table.key.protocol, table.metrics, TEXT)
     metrics = every if wide else narrow(every)
+    folded = any(row.folds for row in table.rows)
+    over = "folds with 95 % t-interval over folds" if folded else "seeds with 95 % interval over requests"
     result = RichTable(
         title=Text(title(table.key)),
-        caption=Text(f"{about(table)}; mean over seeds with 95 % interval over requests"),
+        caption=Text(f"{about(table)}; mean over {over}"),
         box=SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -126,7 +200,7 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     for row in table.rows:
         style = "bold green" if any(run.fingerprint in new for run in row.records) else ""
         style = style or ("dim" if row.role != "method" else "")
-        seeds = [str(len(row.records))] if wide else []
+        seeds = [str(row.seeds)] if wide else []
         texts = (_text(row, metric, table.headline) for metric in metrics)
         result.add_row(Text(_mark(row)), *seeds, *texts, style=style)
     if table.chance:
@@ -137,9 +211,12 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
 
 def _text(row: Row, metric: str, best: str) -> str:
     cell = row.cell(metric)
-    if cell is None:
-        return MISSING
-    return f"{cell.value:.3f} {interval(cell)}" if metric == best and interval(cell) else f"{cell.value:.3f}"
+    shown = _value(metric, cell)
+    return f"{shown} {interval(cell)}" if metric == best and interval(cell) else shown
+
+
+def _value(metric: str, cell: Cell | None) -> str:
+    return MISSING if cell is None else number(metric, cell.value)
 
 
 def _mark(row: Row) -> str:
@@ -198,7 +275,7 @@ def _markdown(table: Table) -> str:
         query = row.mean("query_ms")
         cost = [str(row.first.dim), duration(row.mean("train")), MISSING if query is None else f"{query:.2f} ms"]
         texts = (_text(row, metric, table.headline) for metric in metrics)
-        lines.append(_line([_escape(_mark(row)), str(len(row.records)), *texts, *cost]))
+        lines.append(_line([_escape(_mark(row)), str(row.seeds), *texts, *cost]))
     if table.chance:
         values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in metrics)
         lines.append(_line(["*chance*", "", *values, "", "", ""]))
