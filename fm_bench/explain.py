@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Pictures of a run: what it found, each row a request and the best images, and where FashionSearchNet looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fm_bench.activation_sheet import activation_sheet, part_iou
-from fm_bench.bench import data_module, load_run
+from fm_bench.bench import FinishedRun, data_module, load_run
 from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
 from fm_bench.data.transforms import normalise
@@ -20,7 +22,7 @@ from fm_bench.errors import UserError
 from fm_bench.files import replacing
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.questions import gallery_labels, load_protocol
-from fm_bench.results import FOUND, MODEL, TOP, load_model
+from fm_bench.results import FOUND, MODEL, load_model
 
 Overlaps = dict[str, dict[str, float]]
 OVERLAP_PICTURES = 500
@@ -43,6 +45,56 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
     Raises:
         UserError: if the run is not finished or was not asked by ``protocol``.
     """
+    asked = load_answers(folder, protocol, rows, seed)
+    source = asked.run.dataset.source
+    height, width = (round(side * PIXELS / max(asked.run.config.image_size)) for side in asked.run.config.image_size)
+    columns = min(columns, asked.found.shape[1])
+    with drawing((1.3, *[1.0] * columns), len(asked.found), height / width, out) as axes:
+        for row, i in zip(axes, range(len(asked.found)), strict=True):
+            show(row[0], source.read(asked.picture(i), (height, width)))
+            row[0].set_title(asked.wish(i), loc="left", fontweight="bold")
+            asked.show_found(row[1:], i, (height, width))
+    return out
+
+
+class Answers(NamedTuple):
+    """Some requests of a finished run, and what it found for them."""
+
+    run: FinishedRun
+    requests: Requests
+    found: NDArray[np.int64]
+    """``(n, TOP)`` rows of the catalogue, best first."""
+    hits: NDArray[np.bool_]
+    """``(n, TOP)`` which of them are what was asked for."""
+
+    def picture(self, i: int) -> str:
+        """The name of request ``i``'s picture."""
+        return str(self.run.dataset.catalog.image[self.requests.query[i]])
+
+    def wish(self, i: int) -> str:
+        """``colour: red, sleeve length: short``, or ``similar`` where nothing is to be changed."""
+        wishes = [f"{name.replace('_', ' ')}: {value}" for name, value in self.changes(i).items()]
+        return ",\n".join(wishes) or "similar"
+
+    def changes(self, i: int) -> dict[str, str]:
+        """The wanted value of each attribute that request ``i`` changes, by their names."""
+        schema = self.requests.schema
+        pairs = zip(self.requests.attribute[i], self.requests.value[i], strict=True)
+        return {schema.names[m]: schema.values[m][v] for m, v in pairs if m >= 0}
+
+    def show_found(self, axes: Sequence[Axes], i: int, size: tuple[int, int]) -> None:
+        """Draws the first images found for request ``i``, as many as there are axes, hits in a green frame."""
+        catalog, source = self.run.dataset.catalog, self.run.dataset.source
+        for axis, image, hit in zip(axes, self.found[i], self.hits[i].tolist(), strict=False):
+            show(axis, source.read(str(catalog.image[image]), size), hit)
+
+
+def load_answers(folder: Path, protocol: str, rows: int, seed: int) -> Answers:
+    """``rows`` requests of a finished run, drawn at random by ``seed``.
+
+    Raises:
+        UserError: if the run is not finished or was not asked by ``protocol``, or for an impossible number of rows.
+    """
     check_rows(rows)
     run = load_run(folder)
     path = folder / "requests" / f"{protocol}.npz"
@@ -50,30 +102,36 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.npz"))) or "none"
         raise UserError(f"{folder} was not asked by protocol {protocol!r}: its protocols are {known}.")
     requests = Requests.load(path)
-    with np.load(folder / FOUND, allow_pickle=False) as arrays:
-        found = arrays[protocol]
-    catalog, source = run.dataset.catalog, run.dataset.source
-    asked = load_protocol(protocol)
-    height, width = (round(side * PIXELS / max(run.config.image_size)) for side in run.config.image_size)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(requests))[:rows])
-    columns = min(columns, TOP, found.shape[1])
+    requests = requests.select(chosen)
+    with np.load(folder / FOUND, allow_pickle=False) as arrays:
+        found = arrays[protocol][chosen]
+    asked, catalog = load_protocol(protocol), run.dataset.catalog
+    if asked.hit == "instance":
+        hits = catalog.item[found] == catalog.item[requests.query][:, None]
+    else:
+        labels = gallery_labels(run.dataset, found.ravel(), asked).reshape(*found.shape, -1)
+        target = requests.target[:, None]
+        hits = ((labels == target) | (target < 0)).all(axis=2)
+    return Answers(run, requests, found, hits)
+
+
+@contextmanager
+def drawing(widths: Sequence[float], rows: int, aspect: float, out: Path) -> Iterator[NDArray[Any]]:
+    """Axes ``(rows, columns)`` of a sheet that is written at the end.
+
+    Args:
+        widths: of the columns, 1 for a result.
+        rows: of pictures.
+        aspect: height of a picture by its width.
+        out: PNG to write.
+    """
     mpl.rcParams["font.size"] = 8
-    figure = Figure(figsize=(1.25 * (columns + 1.3), 1.25 * height / width * len(chosen) + 0.35 * len(chosen)), dpi=130)
-    axes = figure.subplots(len(chosen), columns + 1, squeeze=False, width_ratios=[1.3] + [1] * columns)
-    for row, position in zip(axes, chosen, strict=True):
-        _show(row[0], source.read(str(catalog.image[requests.query[position]]), (height, width)), None)
-        row[0].set_title(_wish(requests, int(position)), loc="left", fontweight="bold")
-        target = requests.target[position]
-        labels = gallery_labels(run.dataset, found[position], asked)
-        hits = ((labels == target) | (target < 0)).all(axis=1)
-        if asked.hit == "instance":
-            hits = catalog.item[found[position]] == catalog.item[requests.query[position]]
-        for axis, image, hit in zip(row[1:], found[position], hits.tolist(), strict=False):
-            _show(axis, source.read(str(catalog.image[image]), (height, width)), hit)
+    figure = Figure(figsize=(1.25 * sum(widths), 1.25 * aspect * rows + 0.35 * rows), dpi=130)
+    yield figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
     figure.tight_layout()
     with replacing(out) as temporary:
         figure.savefig(temporary, format="png")
-    return out
 
 
 def check_rows(rows: int) -> None:
@@ -119,15 +177,8 @@ def maps_sheet(folder: Path, rows: int, out: Path, *, attributes: Sequence[str] 
     return part_iou(method, images, {name: np.stack([part[name] for part in parts]) for name in parts[0]})
 
 
-def _wish(requests: Requests, position: int) -> str:
-    """``colour: red, sleeve length: short``, or ``similar`` where nothing is to be changed."""
-    schema = requests.schema
-    pairs = zip(requests.attribute[position], requests.value[position], strict=True)
-    wishes = [f"{schema.names[m].replace('_', ' ')}: {schema.values[m][v]}" for m, v in pairs if m >= 0]
-    return ",\n".join(wishes) or "similar"
-
-
-def _show(axis: Axes, image: NDArray[np.uint8], hit: bool | None) -> None:
+def show(axis: Axes, image: NDArray[np.uint8], hit: bool | None = None) -> None:
+    """Draws ``image``, with a frame that tells whether it is a hit, and without one where that is no question."""
     axis.imshow(image)
     axis.set_xticks([])
     axis.set_yticks([])
