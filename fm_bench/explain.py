@@ -49,10 +49,11 @@ def results_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns:
     source = asked.run.dataset.source
     height, width = (round(side * PIXELS / max(asked.run.config.image_size)) for side in asked.run.config.image_size)
     columns = min(columns, asked.found.shape[1])
-    with drawing((1.3, *[1.0] * columns), len(asked.found), height / width, out) as axes:
+    wishes = [asked.wish(i) for i in range(len(asked.found))]
+    with drawing((1.3, *[1.0] * columns), height / width, wishes, out) as axes:
         for row, i in zip(axes, range(len(asked.found)), strict=True):
             show(row[0], source.read(asked.picture(i), (height, width)))
-            row[0].set_title(asked.wish(i), loc="left", fontweight="bold")
+            row[0].set_title(wishes[i], loc="left", fontweight="bold")
             asked.show_found(row[1:], i, (height, width))
     return out
 
@@ -117,17 +118,18 @@ def load_answers(folder: Path, protocol: str, rows: int, seed: int) -> Answers:
 
 
 @contextmanager
-def drawing(widths: Sequence[float], rows: int, aspect: float, out: Path) -> Iterator[NDArray[Any]]:
+def drawing(widths: Sequence[float], aspect: float, titles: Sequence[str], out: Path) -> Iterator[NDArray[Any]]:
     """Axes ``(rows, columns)`` of a sheet that is written at the end.
 
     Args:
         widths: of the columns, 1 for a result.
-        rows: of pictures.
         aspect: height of a picture by its width.
+        titles: what will stand above each row, for the room that it takes.
         out: PNG to write.
     """
     mpl.rcParams["font.size"] = 8
-    figure = Figure(figsize=(1.25 * sum(widths), 1.25 * aspect * rows + 0.35 * rows), dpi=130)
+    rows, lines = len(titles), 1 + max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(1.25 * sum(widths), (1.25 * aspect + 0.17 + 0.14 * lines) * rows), dpi=130)
     yield figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
     figure.tight_layout()
     with replacing(out) as temporary:

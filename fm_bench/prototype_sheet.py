@@ -12,9 +12,6 @@ from fm_bench.errors import UserError
 from fm_bench.explain import drawing, load_answers, show
 from fm_bench.results import MODEL, load_model
 
-QUERY, WIDE = 1.3, 1.15
-"""Width of a query and of what is drawn for it, beside results of width 1."""
-
 
 def prototype_sheet(folder: Path, protocol: str, rows: int, out: Path, *, columns: int = 6, seed: int = 0) -> Path:
     """Draws ``rows`` requests of a finished run, with the prototype of each and the first results.
@@ -52,16 +49,16 @@ def prototype_sheet(folder: Path, protocol: str, rows: int, out: Path, *, column
         prototypes = denormalise(method.draw(images, asked.requests.indicator(np.arange(len(pictures)))))
     redrawn = isinstance(source, GarmentSource)
     columns = min(columns, asked.found.shape[1])
-    widths = (QUERY, *[WIDE] * (1 + redrawn), *[1.0] * columns)
-    with drawing(widths, len(pictures), size[0] / size[1], out) as axes:
+    wishes = ["+ " + asked.wish(i).replace(": ", ":\n") for i in range(len(pictures))]
+    with drawing([1.0] * (2 + redrawn + columns), size[0] / size[1], wishes, out) as axes:
         for i, row in enumerate(axes):
             show(row[0], pictures[i])
-            row[0].set_title(f"+ {asked.wish(i)}", loc="left", fontweight="bold")
+            row[0].set_title(wishes[i], loc="left", fontweight="bold")
             show(row[1], prototypes[i])
             row[1].set_title("= prototype", loc="left")
             if isinstance(source, GarmentSource):
                 show(row[2], source.redraw(asked.picture(i), asked.changes(i), size))
                 row[2].set_title("truth", loc="left")
-            asked.show_found(row[len(widths) - columns :], i, size)
+            asked.show_found(row[-columns:], i, size)
             row[-columns].set_title("found", loc="left")
     return out
