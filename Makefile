@@ -14,7 +14,7 @@ FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  settings     METHOD=amnet[/no-memory] DATA=garments|fashion-product|table PROFILE=quick|full|smoke SEED=0 ARGS="…"'
+	@echo '  settings     METHOD=flam[/m-adv] DATA=garments|fashion-product|table PROFILE=quick|full|smoke SEED=0 ARGS="…"'
 
 setup: $(VENV)/.installed ## create .venv with everything pinned by constraints.txt
 
@@ -24,8 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),tensorboard,dev]'
 	@touch $@
 
-bench: setup ## train, search and record one method: make bench METHOD=amnet
-	@test -n '$(METHOD)' || { echo 'METHOD is not given: try make bench METHOD=amnet' >&2; $(BIN)/fm-bench list methods >&2; exit 2; }
+bench: setup ## train, search and record one method: make bench METHOD=flam
+	@test -n '$(METHOD)' || { echo 'METHOD is not given: try make bench METHOD=flam' >&2; $(BIN)/fm-bench list methods >&2; exit 2; }
 	@$(BIN)/fm-bench bench $(METHOD) --data $(DATA) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 
 test: setup ## the test suite
