@@ -38,7 +38,10 @@ def test_five_disjoint_tests_of_a_tenth_each_beside_as_much_validation():
     held_out = [*tests, *vals]
     assert all(len(part) == 50 for part in held_out)
     assert len(set.union(*held_out)) == 500  # ten chunks that do not overlap, and everything is in one of them
-    for data, test, val in zip(folds, tests, vals, strict=True):
+    chunk = chunks(whole.catalog.image, whole.catalog.item)
+    for fold, (data, test, val) in enumerate(zip(folds, tests, vals, strict=True)):
+        assert test == set(whole.catalog.image[chunk == 2 * fold].tolist())
+        assert val == set(whole.catalog.image[chunk == 2 * fold + 1].tolist())
         assert names(data, Split.TRAIN) == set(whole.catalog.image.tolist()) - test - val
         assert data.notes == (*whole.notes, NOTE)
         assert data.source is whole.source
