@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fm_bench.evaluation.sweep import RATIO
 from fm_bench.leaderboard import shown
 from fm_bench.leaderboard.rows import Row, Table
-from fm_bench.leaderboard.table import MISSING, count, duration, span
+from fm_bench.leaderboard.table import count, duration, ends
 
 Shown = tuple[float, str, str]
 """A number to sort by, its text, and the small print under it."""
@@ -136,13 +136,6 @@ def _metric(metric: str, protocol: str) -> Column:
         return Column(family, f"@{k}", small, f"{metric}: {title}", cell, metric)
     head, _, small = metric.partition(" ")
     return Column("detection", head, small, metric, cell, metric)
-
-
-def ends(metric: str, low: float | None, high: float | None) -> str:
-    """``.660–.704`` for shares, milliseconds as ``number`` writes them, nothing where there are no ends."""
-    if shown.unit(metric) != "ms" or low is None or high is None:
-        return span(low, high)
-    return MISSING.join(shown.number(metric, end) for end in (low, high))
 
 
 def _cost(

@@ -56,7 +56,8 @@ TAGS = (
         _WISHES,
         unless="substitute",
     ),
-    Tag("extension", frozenset({"fashionsearchnet"}), frozenset({"manipulate-2"})),  # its paper changes one attribute
+    # their papers change one attribute
+    Tag("extension", frozenset({"fashionsearchnet", "flam", "cls-concat", "emb-concat"}), frozenset({"manipulate-2"})),
 )
 
 

@@ -21,13 +21,13 @@ from markupsafe import Markup
 from fm_bench.evaluation.sweep import swept
 from fm_bench.files import write_text
 from fm_bench.leaderboard.claims import Verdict, judge
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, ends, heading
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
 from fm_bench.leaderboard.compare import load_runs
 from fm_bench.leaderboard.curves import IMAGES, LOOKED_AT, Axes, Curve, Style, picture, styles
 from fm_bench.leaderboard.record import Record, load_all
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
 from fm_bench.leaderboard.shown import ABOUT, is_lower, number, unit, words, work
-from fm_bench.leaderboard.table import MISSING
+from fm_bench.leaderboard.table import MISSING, ends
 
 PAGE = "leaderboard.html"
 MODES = {
@@ -156,6 +156,7 @@ class View:
     common: str
     headline: str
     order: str
+    folded: bool
     axes: Axes
     picture: Markup | None
     legend: tuple[tuple[str, Style], ...]
@@ -272,6 +273,7 @@ def _view(table: Table, name: str) -> View:
         common="; ".join(common),
         headline=table.headline,
         order="ascending" if is_lower(table.headline) else "descending",
+        folded=any(row.folds for row in table.rows),
         axes=axes,
         picture=drawing,
         legend=legend,
@@ -281,10 +283,11 @@ def _view(table: Table, name: str) -> View:
 
 
 def _bar(cell: Cell | None, scale: float) -> Bar | None:
-    """The interval of ``cell`` on an axis from 0 to ``scale``."""
+    """The interval of ``cell`` on an axis from 0 to ``scale``, which that of few folds may leave."""
     if cell is None or cell.low is None or cell.high is None or not scale:
         return None
-    return Bar(100 * cell.low / scale, 100 * (cell.high - cell.low) / scale)
+    low, high = (100 * min(max(end / scale, 0.0), 1.0) for end in (cell.low, cell.high))
+    return Bar(low, high - low)
 
 
 def _chance(table: Table, column: Column) -> str:

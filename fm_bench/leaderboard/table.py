@@ -19,6 +19,7 @@ from fm_bench.leaderboard.folds import holm
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
 from fm_bench.leaderboard.shown import TEXT, columns, head, headline, narrow, number, words, work
+from fm_bench.leaderboard.shown import unit as counted_in
 
 if TYPE_CHECKING:  # only its fields are read
     from fm_bench.evaluation.evaluator import Report
@@ -38,9 +39,16 @@ def span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{_short(low)}{MISSING}{_short(high)}"
 
 
-def interval(cell: Cell | None) -> str:
-    """The 95 % interval of a cell, as ``span`` writes it."""
-    return "" if cell is None else span(cell.low, cell.high)
+def ends(metric: str, low: float | None, high: float | None) -> str:
+    """``.660–.704`` for shares, milliseconds as ``number`` writes them, nothing where there are no ends."""
+    if counted_in(metric) != "ms" or low is None or high is None:
+        return span(low, high)
+    return MISSING.join(number(metric, end) for end in (low, high))
+
+
+def interval(cell: Cell | None, metric: str = "") -> str:
+    """The 95 % interval of a cell, as ``ends`` writes it."""
+    return "" if cell is None else ends(metric, cell.low, cell.high)
 
 
 def _short(value: float) -> str:
@@ -128,7 +136,7 @@ def _folds(table: Table) -> RichTable:
         for metric in columns(table.key.protocol, table.metrics, TEXT):
             each = dict(zip(row.folds, row.by_fold(metric), strict=True))
             texts = [_value(metric, cell) for cell in (*(each.get(fold) for fold in folds), row.cell(metric))]
-            result.add_row(Text(f"  {words(metric)}"), *texts, interval(row.cell(metric)), style=style)
+            result.add_row(Text(f"  {words(metric)}"), *texts, interval(row.cell(metric), metric), style=style)
     return result
 
 
@@ -212,7 +220,7 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
 def _text(row: Row, metric: str, best: str) -> str:
     cell = row.cell(metric)
     shown = _value(metric, cell)
-    return f"{shown} {interval(cell)}" if metric == best and interval(cell) else shown
+    return f"{shown} {interval(cell, metric)}".rstrip() if metric == best else shown
 
 
 def _value(metric: str, cell: Cell | None) -> str:

@@ -2,6 +2,7 @@
 """Tables of protocols that have columns, a headline or marks of their own."""
 
 import io
+import re
 
 import pytest
 from records import estimate, make, metrics_of
@@ -10,7 +11,7 @@ from test_site import Page
 
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import tables
-from fm_bench.leaderboard.shown import columns, head, headline, narrow, words
+from fm_bench.leaderboard.shown import columns, head, headline, is_lower, narrow, number, rank, words
 from fm_bench.leaderboard.site import render
 from fm_bench.leaderboard.table import markdown_table, print_table
 
@@ -37,6 +38,26 @@ def detection(skill):
     }
 
 
+def classification(skill):
+    # the better it is read, the worse before, so that the order shows which of the two ranks
+    metrics = {"manipulated": skill, "original": 1 - skill, "kept": 0.8, "kept_original": 0.85}
+    return {name: estimate(value) for name, value in metrics.items()} | {
+        "difference": {"value": 2 * skill - 1, "low": 2 * skill - 1.1, "high": 2 * skill - 0.9}
+    }
+
+
+def generation(skill):
+    return {"exact": estimate(skill)} | {name: estimate(1 - skill) for name in ("changed", "kept", "ssim", "l1")}
+
+
+def latency(skill):
+    times = {"t_sum_ms": 10 / skill, "t_repr_ms": 7 / skill, "t_sea_ms": 3 / skill}
+    tails = {
+        f"t_{part}_ms_{p}": {"value": 11 / skill} for part in ("sum", "repr", "sea") for p in ("p50", "p95", "p99")
+    }
+    return {name: estimate(value) for name, value in times.items()} | tails
+
+
 def record(protocol: str, metrics, name: str = "darn", **changes) -> Record:
     fields = {"protocols": {protocol: "ab"}, "metrics": {protocol: metrics}, "by_attribute": {}, "curves": {}}
     return make(name, **(fields | changes))
@@ -57,6 +78,9 @@ def text_of(records, width=100):
         ("gallery-sweep-1", sweep, "accuracy@20|200000"),
         ("region", region, "success@5"),
         ("detection", detection, "ap@0.7 shop"),
+        ("classification", classification, "manipulated"),
+        ("generation", generation, "exact"),
+        ("latency", latency, "t_sum_ms"),
         ("instance", metrics_of, "accuracy@20"),
         ("manipulate-2", metrics_of, "accuracy@20"),
         ("another", detection, "ap@0.7 shop"),
@@ -84,6 +108,15 @@ def test_columns_follow_the_protocol():
     assert columns("region", region(0.5), usual)[0] == "success@5"
     assert "accuracy@20" in columns("region", region(0.5), usual)
     assert columns("detection", detection(0.5) | {"chance@20": {}}, usual) == list(detection(0.5))
+    assert columns("classification", classification(0.5), usual)[:2] == ["manipulated", "original"]
+    assert len(columns("classification", classification(0.5), usual)) == 5
+    assert columns("generation", generation(0.5), usual) == list(generation(0.5))
+    times = [f"t_{part}_ms" for part in ("sum", "repr", "sea")]
+    tails = [f"t_sum_ms_{p}" for p in ("p50", "p95", "p99")]
+    assert columns("latency", latency(0.5), usual) == [*times, *tails]
+    assert narrow([*times, *tails]) == [*times, "t_sum_ms_p95"]
+    assert words("t_sum_ms_p95") == "T_sum ms p95"
+    assert head("t_sea_ms") == "T_sea\nms"
     assert narrow(columns("gallery-sweep", sweep(0.5), usual)) == [
         "accuracy@20|10000",
         "accuracy@20|200000",
@@ -101,10 +134,24 @@ def test_terminal_tables_fit(width):
             record("region", region(0.6), "fashionsearchnet/region-aware"),
             record("detection", detection(0.6), "darn-detector/nin-svr"),
             record("instance", metrics_of(0.6), "pretrained/nin"),
+            record("classification", classification(0.6), "flam/shared-generator"),
+            record("generation", generation(0.6), "amgan-p/no-vse"),
+            record("latency", latency(0.6), "fashionsearchnet/no-global"),
         ],
         width,
     )
-    for part in ("200,000", "ratio@20", "success@5", "ap@0.7", "street", "0.667"):
+    for part in (
+        "T_repr",
+        "manipulated",
+        "ssim",
+        "16.7 16.2–17.3",  # noqa: RUF001
+        "200,000",
+        "ratio@20",
+        "success@5",
+        "ap@0.7",
+        "street",
+        "0.667",
+    ):
         assert part in text
 
 
@@ -140,6 +187,49 @@ def test_the_page_shows_boxes_without_a_curve():
     assert "ap@0.7 shop 0.600" in text
 
 
+def test_values_are_sorted_best_first_and_written_as_what_they_are():
+    assert [is_lower(name) for name in ("t_sum_ms", "t_sea_ms_p95", "l1", "increment_ratio@20")] == [True] * 4
+    assert not any(map(is_lower, ("accuracy@20", "ssim", "t_sum", "l10", "manipulated", "kept")))
+    assert sorted([0.2, None, 0.4], key=lambda value: rank("l1", value)) == [0.2, 0.4, None]
+    assert sorted([0.2, None, 0.4], key=lambda value: rank("ssim", value)) == [0.4, 0.2, None]
+    texts = [number("t_sum_ms", value) for value in (0.0, 0.123, 9.876, 98.76, 987.6, 9876.0)]
+    assert texts == ["0.00", "0.12", "9.88", "98.8", "988", "9876"]
+    assert (number("l1", 0.1234), number("t_sea_ms", -3.456, "+")) == ("0.123", "-3.46")
+
+
+def test_the_page_shows_times_with_the_fastest_first():
+    records = [record("latency", latency(skill), name) for skill, name in ((0.05, "amnet"), (0.5, "amgan-p"))]
+    text = render(records)
+    page = Page(text)
+    groups, heads = page.tables[0][:2]
+    assert groups[1][2].startswith("milliseconds for one query")
+    assert [cell[2].split()[-5:] for cell in heads][2][-3:] == ["lower", "is", "better"]
+    assert [i for i, cell in enumerate(heads) if cell[1].get("aria-sort") == "ascending"] == [2]
+    assert [cell[2].split()[1] for cell in heads[5:8]] == ["p50", "p95", "p99"]
+    assert not any("query" in cell[2].split() for cell in heads)  # the mean of a batch would contradict them
+    rows = page.results()[0]
+    assert list(rows) == ["amgan-p", "amnet"]
+    assert rows["amgan-p"][2] == ["20.0", "19.4–20.8"]  # noqa: RUF001
+    assert rows["amnet"][2] == ["200", "194–208"]  # noqa: RUF001
+    lefts = [float(left) for left in re.findall(r'class="bar" aria-hidden="true"><b style="left:([\d.]+)%', text)]
+    assert lefts == [pytest.approx(9.3, abs=0.1), pytest.approx(93.3, abs=0.1)]
+    assert "1,500 queries one by one, 50,000 gallery vectors" in text
+    assert "<figure" not in text
+
+
+def test_the_page_shows_what_prototypes_and_classifiers_show():
+    text = render(
+        [record("generation", generation(0.6), "amgan-p"), record("classification", classification(0.6), "flam")]
+    )
+    read = Page(text).tables[0]
+    assert read[0][1][2].startswith("what classifiers read")
+    assert [cell[2].split()[1] for cell in read[1][2:7]] == ["asked", "own", "gain", "kept", "kept"]
+    rows = Page(text).results()
+    assert rows[0]["flam"][4] == ["0.200", ".100–.300"]  # noqa: RUF001
+    assert rows[1]["amgan-p"][2][0] == "0.600"
+    assert "1,500 requests." in text
+
+
 def test_by_attribute_shows_the_headline():
     parts = {"region": {"colour": {"success@5": estimate(0.3), "accuracy@20": estimate(0.9)}}}
     (table,) = tables([record("region", region(0.6), by_attribute=parts)])
@@ -158,6 +248,10 @@ MARKS = {
     ("fashionsearchnet", "manipulate-2"): ("extension",),
     ("fashionsearchnet/no-global", "manipulate-2"): ("extension",),
     ("amnet", "manipulate-2"): (),
+    ("flam", "manipulate-1"): (),
+    ("flam/m-adv", "manipulate-2"): ("extension",),
+    ("cls-concat", "manipulate-2"): ("extension",),
+    ("amgan-p", "manipulate-2"): (),
 }
 
 
