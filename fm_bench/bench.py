@@ -89,9 +89,10 @@ def run_fingerprint(config: RunConfig, data_digest: str) -> str:
 def default_out(config: RunConfig, fingerprint: str, runs: Path) -> Path:
     """``runs/DATA-PROFILE/METHOD-VARIANT/seed0-1a2b3c4d``: no two different runs share a folder."""
     mode = "" if config.mode == "common" else f"-{config.mode}"
+    fold = "" if config.fold is None else f"-fold{config.fold}"
     return (
         runs
-        / f"{config.data}-{config.profile}{mode}"
+        / f"{config.data}-{config.profile}{mode}{fold}"
         / config.label.replace("/", "-")
         / f"seed{config.seed}-{fingerprint[:8]}"
     )

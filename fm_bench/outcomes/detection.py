@@ -51,7 +51,8 @@ def retriever_of(config: RunConfig) -> Record | None:
         return None
     record = record_file.load(Path(folder) / record_file.FILE)
     own = config.numeric()["reader"]
-    if record.data != config.data or record.config["reader"] != own:
+    same = record.data == config.data and record.config["reader"] == own and record.config.get("fold") == config.fold
+    if not same:
         raise UserError(
             f"{folder} was trained on {record.data} with other settings than this run's {config.data}: "
             "give --method.retriever a run on the same data."
