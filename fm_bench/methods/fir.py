@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""Features for instance retrieval (FIR), and what methods that train on them without touching them have in common."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from fm_bench.data.batches import InstanceBatch, LabelledBatch
+from fm_bench.data.instances import Instances
+from fm_bench.errors import UserError
+from fm_bench.methods.attribute_network import ATTRIBUTES, AttributeNetwork
+from fm_bench.methods.base import Context, Stage
+from fm_bench.nn.cosine import batch_hard, masked_mean
+from fm_bench.nn.gather import gathered
+from fm_bench.nn.translation import spread
+
+INSTANCES = Stage("instances", InstanceBatch, shared=True)
+
+THREE = {
+    "shape": ("category", "article_type", "shape", "product_type"),
+    "colour": ("colour", "color"),
+    "pattern": ("pattern",),
+}
+"""The paper's target attributes (Table 1), and what data sets call them."""
+
+
+class InstanceNetwork(AttributeNetwork):
+    """FLAM's feature extractor (Sec. 4.1): a backbone, sum-pooled (SPoC), projected, and of length 1.
+
+    It learns to tell items apart, by cross-entropy over those with most pictures and by batch-hard triplets of all.
+    Methods that build on it choose their target attributes here, and keep the features of all training images while
+    they train on them.
+
+    Args:
+        attributes: the schema, ``{attribute: [value, …]}``.
+        pairs: what makes a training pair, see ``CrossDomainSampler``; ``labels`` means one photo per item.
+        backbone: of ``instances``, a timm network that shows its last map; of ``attributes``, see ``build_backbone``.
+        weights: None, ``imagenet`` or a file, see ``build_backbone``.
+        images_per_value: see ``AttributeNetwork``.
+        attributes_lr: see ``AttributeNetwork``.
+        attributes_head_lr: see ``AttributeNetwork``.
+        weight_decay: L2 penalty on backbone, projection and classifier.
+        features: ``instances`` as in the paper, or the ``attributes`` classifier's pooled features without projection.
+        stand_in: where every item has one photo: what counts as one item instead, photos with the same full label
+            vector (``labels``) or augmented ``views`` of one photo.
+        dim: ``d``, length of the projected feature.
+        classes: items that the cross-entropy tells apart, those with most pictures; the others are in triplets alone.
+        instance_margin: of the triplets, in units of ``1 - cos``.
+        instances_lr: peak learning rate of this stage.
+        targets: the attributes that can be manipulated: the paper's ``three``, ``all``, or a list of names.
+        values: how many classes of each, those with most images; None takes all. What is left out has no label.
+
+    Raises:
+        UserError: if a target is unknown.
+    """
+
+    stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, INSTANCES)
+
+    def __init__(
+        self,
+        attributes: Mapping[str, Sequence[str]],
+        pairs: Literal["domains", "items", "labels"] = "items",
+        backbone: str = "resnet18",
+        weights: str | None = None,
+        images_per_value: int | None = None,
+        attributes_lr: float = 0.05,
+        attributes_head_lr: float = 0.05,
+        weight_decay: float = 5e-4,
+        features: Literal["instances", "attributes"] = "instances",
+        stand_in: Literal["labels", "views"] = "labels",
+        dim: int = 1024,
+        classes: int = 1000,
+        instance_margin: float = 0.3,
+        instances_lr: float = 0.05,
+        targets: Literal["three", "all"] | list[str] = "three",
+        values: int | None = None,
+    ) -> None:
+        super().__init__(
+            attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay
+        )
+        self.save_hyperparameters()
+        if features == "instances":
+            if not hasattr(self.backbone.features, "forward_features"):
+                raise UserError(
+                    f"backbone {backbone!r} shows no last map to sum up: give a network of timm such as resnet50."
+                )
+            self.projection = nn.Linear(self.backbone.dim, dim)
+            self.classifier = nn.Linear(dim, classes)
+        self.width = dim if features == "instances" else self.backbone.dim
+        self.targets = self._targets(targets)
+        self.cached = torch.zeros(0)  # not a buffer: DDP would send it to every process in every step
+
+    def _targets(self, targets: str | list[str]) -> list[int]:
+        """Positions of the target attributes, in the order of the schema."""
+        if isinstance(targets, list):
+            return sorted({self.schema.attribute(name) for name in targets})
+        three = [m for m, name in enumerate(self.schema.names) if any(name in known for known in THREE.values())]
+        return three if targets == "three" and three else list(range(self.schema.num_attributes))
+
+    @property
+    def instances(self) -> Instances:
+        """Items, where they have several photos."""
+        stand_in: Instances = self.hparams["stand_in"]
+        return stand_in if self.hparams["pairs"] == "labels" else "items"
+
+    @property
+    def row_notes(self) -> list[str]:
+        """What stands in for items, and what requests are answered without manipulation."""
+        notes = []
+        if self.hparams["features"] == "attributes":
+            notes.append("features of the attribute classifier, not of instance retrieval")
+        elif self.instances == "labels":
+            notes.append("every item has one photo: features take images with the same full label vector as one item")
+        elif self.instances == "views":
+            notes.append("every item has one photo: features take augmented views of one photo as one item")
+        left = [name for m, name in enumerate(self.schema.names) if m not in self.targets]
+        if left:
+            notes.append(f"requests on {', '.join(left)} are answered by the feature as it is")
+        return notes
+
+    # --------------------------------------------------------- the feature
+
+    def feature(self, images: Tensor) -> Tensor:
+        """``x (B, d)`` of length 1 of images ``(B, 3, H, W)``."""
+        if self.hparams["features"] == "attributes":
+            return F.normalize(self.backbone(images).float(), dim=-1)
+        maps: Tensor = self.backbone.features.forward_features(images)  # type: ignore[operator]  # timm's, not Module's
+        return F.normalize(self.projection(maps.float().sum((2, 3))).float(), dim=-1)
+
+    def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
+        """The feature, which no manipulation ever changes."""
+        return self.feature(images)
+
+    def instances_step(self, batch: InstanceBatch) -> dict[str, tuple[float, Tensor]]:
+        """Cross-entropy over the items with most pictures, and batch-hard triplets of all."""
+        features = self.feature(batch.image)
+        frequent = batch.instance < self.hparams["classes"]
+        logits = self.classifier(spread(features)).float()
+        entropy = F.cross_entropy(logits, torch.where(frequent, batch.instance, 0), reduction="none")
+        return {
+            "L_ce": (1.0, masked_mean(entropy, frequent)),
+            "L_t": (1.0, batch_hard(features, batch.instance, self.hparams["instance_margin"])),
+        }
+
+    def instances_optimizer(self) -> Any:
+        """SGD with momentum and a cosine schedule over the stage."""
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        hyper = self.hparams
+        return self.scheduled(
+            SGD(learning, lr=hyper["instances_lr"], momentum=0.9, nesterov=True, weight_decay=hyper["weight_decay"])
+        )
+
+    # --------------------------------------------------------- what later stages train on
+
+    def keep_features(self, batches: Iterable[LabelledBatch]) -> None:
+        """Keeps ``x (N, d)`` of all training images: nothing below the later stages changes any more.
+
+        Batches come in the order of the catalogue, dealt out to the processes in turn. The shares of all processes are
+        put together and sorted by catalogue row (``index``), which is the order that positions count in.
+        """
+        if len(self.cached):
+            return
+        rows = [torch.zeros(0, dtype=torch.long, device=self.device)]  # a process may have no batch at all
+        features = [torch.zeros(0, self.width, device=self.device)]
+        for batch in batches:
+            rows.append(batch.index)
+            features.append(self.feature(batch.image))
+        order = gathered(self.trainer, torch.cat(rows)).argsort()
+        self.cached = gathered(self.trainer, torch.cat(features))[order]
+
+    def on_fit_end(self) -> None:
+        """Forgets the features after the last stage."""
+        if self.stage is self.stages[-1]:
+            self.cached = torch.zeros(0)
+
+    def count_labels(self, batches: Iterable[LabelledBatch]) -> Tensor:
+        """How many training images show each class of each target: ``(T, C)``, C that of the longest."""
+        counts = torch.zeros(self.schema.num_values, device=self.device)
+        for batch in batches:
+            counts += self.schema.one_hot(batch.labels).sum(0)
+        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        blocks = torch.split(counts, list(self.schema.sizes))
+        return nn.utils.rnn.pad_sequence([blocks[m] for m in self.targets], batch_first=True)
+
+    @property
+    def target_sizes(self) -> list[int]:
+        """Values of each target attribute."""
+        return [self.schema.sizes[m] for m in self.targets]
+
+    def wishes(self, indicator: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``(B, C)`` asks of each target: whether anything ``(T, B)``, and which value ``(T, B)``."""
+        blocks = torch.split(indicator, list(self.schema.sizes), dim=-1)
+        asked = [blocks[m].max(-1) for m in self.targets]
+        return torch.stack([block.values > 0 for block in asked]), torch.stack([block.indices for block in asked])
+
+    # --------------------------------------------------------- what methods and variants share
+
+    def skips(self, stage: Stage) -> bool:
+        """Features come from one of the two first stages."""
+        return stage is (ATTRIBUTES if self.hparams["features"] == "instances" else INSTANCES)
+
+    def stage_config(self, stage: Stage) -> dict[str, Any]:
+        """The features depend on this class's own arguments alone."""
+        if stage is not INSTANCES:
+            return super().stage_config(stage)
+        read = ("backbone", "weights", "weight_decay", "dim", "classes", "instance_margin", "instances_lr")
+        common = {"method": "InstanceNetwork", "version": InstanceNetwork.version, "instances": self.instances}
+        return common | {name: self.hparams[name] for name in read}
+
+    def stage_state(self, stage: Stage) -> dict[str, Tensor]:
+        """The instance stage leaves backbone, projection and classifier."""
+        if stage is not INSTANCES:
+            return super().stage_state(stage)
+        left = ("backbone.", "projection.", "classifier.")
+        return {name: value for name, value in self.state_dict().items() if name.startswith(left)}
