@@ -119,6 +119,10 @@ class ExactIndex:
         centred = queries - self.centre
         return centred, np.sqrt(np.einsum("rd,rd->r", centred, centred, dtype=np.float64))
 
+    def _centred_rows(self, part: slice) -> F32:
+        """Rows of the gallery relative to the centre."""
+        return self.gallery[part] - self.centre
+
     def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
         wanted = min(k, len(self))
         centred, norms = self.centred(queries)
@@ -144,7 +148,7 @@ class ExactIndex:
         distances = np.empty((len(centred), 0), np.float32)
         overflow = np.zeros(len(centred), bool)
         for part in blocks(len(self), self.block_rows):
-            near, where = _knn(centred, self.gallery[part] - self.centre, min(count, part.stop - part.start))
+            near, where = _knn(centred, self._centred_rows(part), min(count, part.stop - part.start))
             overflow |= (where < 0).any(axis=1)
             where[where >= 0] += part.start
             ids, distances = np.hstack((ids, where)), np.hstack((distances, near))
