@@ -44,7 +44,12 @@ def _scramble(keys: Tensor) -> Tensor:
 
 
 class Identity(AttributeNetwork):
-    """Floor: looks for what is similar to the picture, with the attribute-trained network, and ignores the request."""
+    """Floor: looks for what is similar to the picture, with the attribute-trained network, and ignores the request.
+
+    Asked to draw, it copies the query.
+    """
+
+    draws = True
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The direction of the attribute network's feature."""
@@ -53,6 +58,10 @@ class Identity(AttributeNetwork):
     def embed_query(self, images: Tensor, indicator: Tensor, context: Context | None = None) -> Tensor:
         """The same, whatever was asked."""
         return self.embed_gallery(images)
+
+    def draw(self, images: Tensor, indicator: Tensor) -> Tensor:
+        """The query itself."""
+        return images
 
 
 class Oracle(Method):
