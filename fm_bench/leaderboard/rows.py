@@ -18,7 +18,7 @@ from fm_bench.evaluation.sweep import swept
 from fm_bench.files import digest
 from fm_bench.leaderboard.folds import extent, fold_of, t_interval
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.shown import headline, rank
+from fm_bench.leaderboard.shown import headline, order, rank
 
 FLOOR = frozenset({"random", "identity"})
 CEILING = frozenset({"oracle"})
@@ -256,7 +256,7 @@ def tables(records: Iterable[Record]) -> list[Table]:
             groups.setdefault(key_of(record, protocol), []).append(record)
     for key, runs in _cross_validations([record for record in ordered if fold_of(record) is not None]):
         groups.setdefault(key, []).extend(runs)
-    return [_table(key, groups[key]) for key in sorted(groups)]
+    return [_table(key, groups[key]) for key in sorted(groups, key=lambda key: (*key[:3], order(key.protocol), key))]
 
 
 def _cross_validations(records: Sequence[Record]) -> Iterator[tuple[Key, list[Record]]]:

@@ -31,13 +31,13 @@ _NARROW = {"t_sum_ms_p50", "t_sum_ms_p99", "accuracy@10", "accuracy@50"}
 """What a narrow terminal has no room for."""
 _TIME = re.compile(r"t_(sum|repr|sea)_ms(?:_(p\d+))?")
 ABOUT = {
-    "search": "No change is asked for: find garments with the labels of the picture.",
     "manipulate-1": "One attribute of the pictured garment is to change, all others stay.",
     "manipulate-2": "Two attributes of the pictured garment are to change, all others stay.",
+    "region": "One attribute of one region is to change (“sleeves in green”), everything else stays.",
+    "search": "No change is asked for: find garments with the labels of the picture.",
     "instance": "Find the very same item, photographed elsewhere.",
     "gallery-sweep": "Find the very same item while the gallery grows around one picture of it.",
     "gallery-sweep-1": "One attribute is to change, while the gallery grows around one picture that fits.",
-    "region": "One attribute of one region is to change (“sleeves in green”), everything else stays.",
     "detection": "Find the garment's box in the picture, and the very same item from what is inside.",
     "classification": "One attribute is to change: what classifiers of unchanged vectors read from the changed vector.",
     "generation": "One attribute is to change: the drawn prototype beside the same item, drawn again with the change.",
@@ -51,6 +51,12 @@ def headline(protocol: str, names: Collection[str]) -> str:
         return sizes[-1][1]
     wanted = _HEADLINES.get(protocol, HEADLINE)
     return wanted if wanted in names else next(iter(measured(names)), wanted)
+
+
+def order(protocol: str) -> int:
+    """Where the tables of ``protocol`` stand: what this benchmark is about comes first, and what nobody knows last."""
+    known = list(ABOUT)
+    return known.index(protocol) if protocol in known else len(known)
 
 
 def is_lower(metric: str) -> bool:

@@ -35,8 +35,10 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def span(low: float | None, high: float | None) -> str:
-    """``.660–.704``, or nothing where there are no ends."""
-    return "" if low is None or high is None else f"{_short(low)}{MISSING}{_short(high)}"
+    """``.660–.704``, ``-.010 to .020``, or nothing where there are no ends."""
+    if low is None or high is None:
+        return ""
+    return f"{_short(low)}{MISSING if low >= 0 else ' to '}{_short(high)}"
 
 
 def ends(metric: str, low: float | None, high: float | None) -> str:
@@ -52,7 +54,7 @@ def interval(cell: Cell | None, metric: str = "") -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -197,6 +197,14 @@ def test_values_are_sorted_best_first_and_written_as_what_they_are():
     assert (number("l1", 0.1234), number("t_sea_ms", -3.456, "+")) == ("0.123", "-3.46")
 
 
+def test_what_the_benchmark_is_about_comes_first():
+    names = ("latency", "search", "another", "manipulate-2", "classification", "manipulate-1")
+    found = tables(record(name, metrics_of(0.5)) for name in names)
+    assert [table.key.protocol for table in found] == [
+        *("manipulate-1", "manipulate-2", "search", "classification", "latency", "another")
+    ]
+
+
 def test_the_page_shows_times_with_the_fastest_first():
     records = [record("latency", latency(skill), name) for skill, name in ((0.05, "amnet"), (0.5, "amgan-p"))]
     text = render(records)
@@ -225,6 +233,8 @@ def test_the_page_shows_what_prototypes_and_classifiers_show():
     assert read[0][1][2].startswith("what classifiers read")
     assert [cell[2].split()[1] for cell in read[1][2:7]] == ["asked", "own", "gain", "kept", "kept"]
     rows = Page(text).results()
+    worse = render([record("classification", classification(0.4), "flam")])
+    assert Page(worse).results()[0]["flam"][4] == ["-0.200", "-.300", "to", "-.100"]
     assert rows[0]["flam"][4] == ["0.200", ".100–.300"]  # noqa: RUF001
     assert rows[1]["amgan-p"][2][0] == "0.600"
     assert "1,500 requests." in text

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the paper of AMGAN (SIGIR 2020) claims.
+"""What Yang et al. (SIGIR 2020) claim of AMGAN.
 
-Its requests change one attribute (24 %) or two, mixed; ours are apart, and the first 10 images are compared on both.
+Their requests change one attribute (24 %) or two, mixed; ours are apart, and the first 10 images are compared on both.
 Figures 4 and 5 show curves without values: there the first 10 images and their order stand for all of its metrics.
 
 Left out: AMGAN-P against AMGAN-T (AMG-49 to 56), where the winner changes with metric and data set; and one data set
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from fm_bench.leaderboard.papers.claim import Claim
 
-_amgan = functools.partial(Claim, source="AMGAN, SIGIR 2020")
+_amgan = functools.partial(Claim, source="Yang et al., SIGIR 2020")
 _METRICS = ("accuracy@1", "accuracy@10", "ndcg@10", "mrr@1000")
 _CHANGES = {"manipulate-1": "one attribute", "manipulate-2": "two attributes"}
 _NAMES = {

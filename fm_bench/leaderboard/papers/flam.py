@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the paper of FLAM (BMVC 2019) claims.
+"""What Shin et al. (BMVC 2019) claim of FLAM.
 
-It asks for changes of shape, colour and pattern and counts the first 50 images; our ``manipulate-1`` asks for every
-attribute of the data.
+Their requests change shape, colour or pattern; our ``manipulate-1`` asks for every attribute of the data.
 
 Left out: rows against FashionNet and WTB, which are not among our methods (FLM-01 to 12, 14, 16, 18, 20 to 24); FLM-52
-and 53, whose order is the reverse on the paper's other data set; FLM-34, 37, 40 and 41, where single attributes
-contradict its sentence on one of the two sets; the first 100 images, which are not counted (FLM-61, 62, 69, 70); and
+and 53, whose order is the reverse on their other data set; FLM-34, 37, 40 and 41, where single attributes
+contradict their sentence on one of the two sets; the first 100 images, which are not counted (FLM-61, 62, 69, 70); and
 backbones (FLM-71 to 78), which are an option and no row of their own.
 """
 
@@ -14,7 +13,7 @@ import functools
 
 from fm_bench.leaderboard.papers.claim import Claim
 
-_flam = functools.partial(Claim, source="FLAM, BMVC 2019")
+_flam = functools.partial(Claim, source="Shin et al., BMVC 2019")
 _instance = functools.partial(_flam, protocol="instance")
 _classified = functools.partial(
     _flam,
