@@ -4,6 +4,7 @@
 import math
 from contextlib import contextmanager
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,10 @@ from torch import nn
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.data.batches import QuadrupletBatch
+from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.data.garments import GarmentsReader
 from fm_bench.data.transforms import normalise
+from fm_bench.errors import UserError
 from fm_bench.methods.amgan import (
     AMGAN,
     Quadruplets,
@@ -28,6 +32,8 @@ from fm_bench.methods.amgan import (
 )
 from fm_bench.nn.losses import euclidean
 from fm_bench.nn.prototypes import Generator, MetricEncoder, from_pixels, replicate, to_pixels
+from fm_bench.recipe import StageBudget
+from fm_bench.training import LAST, StageRunner
 
 ATTRIBUTES = {"colour": ["red", "blue", "green"], "sleeve": ["none", "short"], "fit": ["slim", "wide", "loose", "long"]}
 LABELS = torch.tensor([[2, 0, 1], [0, 1, 3], [1, 0, 0], [0, 0, 2], [2, 1, 1], [1, 1, 3]])
@@ -101,7 +107,7 @@ def scalar(value):
 
 
 def test_invariant_1_worked_request_and_none():
-    generator = Generator(3, [4, 4, 2], 1)
+    generator = Generator(3, [4, 4, 2], 1, skips=False)
     generator.semantics.data = torch.tensor([[1.0, 0, 2], [0, 3, 4]])
     asked = generator.request(torch.tensor([[1.0, 0, 1], [0, 0, 0]]))
     assert torch.equal(asked, torch.tensor([[1.5, 2], [0, 0]]))
@@ -411,8 +417,9 @@ def test_invariant_17_slopes():
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 64), (33, 47)])
 @pytest.mark.parametrize("count", [1, 3])
-def test_invariant_18_shapes_and_range(size, count):
-    model = AMGAN(ATTRIBUTES, generator_widths=[4, 6, 8], blocks=1, encoder_widths=[4, 4, 6, 8, 512]).eval()
+@pytest.mark.parametrize("skips", [False, True])
+def test_invariant_18_shapes_and_range(size, count, skips):
+    model = AMGAN(ATTRIBUTES, "pair", [4, 6, 8], 1, skips, encoder_widths=[4, 4, 6, 8, 512]).eval()
     images = pictures(count, *size)
     asked = model.schema.indicator([("colour", "red")]).expand(count, -1)
     with torch.no_grad():
@@ -547,3 +554,40 @@ def test_half_precision_keeps_losses_in_single_precision():
     with torch.autocast("cpu", torch.bfloat16):
         losses = model.adversarial_step(quadruplets(model.schema))
     assert all(value.dtype == torch.float32 for _, value in losses.values())
+
+
+def train(folder, datamodule, failing_epoch=None):
+    """Three epochs of two batches; the generator's losses are no number in ``failing_epoch``."""
+    L.seed_everything(0, verbose=False)
+    small = {"generator_widths": [4, 6, 8], "blocks": 1, "encoder_widths": [4, 6, 10]}
+    method = AMGAN(datamodule.schema.to_dict(), **small)
+    plain = method.generator_losses
+
+    def losses(*given):
+        factor = math.nan if method.current_epoch == failing_epoch else 1.0
+        return {name: (weight, value * factor) for name, (weight, value) in plain(*given).items()}
+
+    method.generator_losses = losses
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    budgets = {"adversarial": StageBudget(epochs=3)}
+    runner = StageRunner(folder, 0, 4 * 3 * 32, budgets, quiet, "none", {}, lambda line: None)
+    return method, runner.run(method, datamodule)["adversarial"]
+
+
+def test_a_broken_game_stops_keeps_the_last_good_epoch_and_goes_on_from_there(tmp_path):
+    dataset = GarmentsReader(train=160, val=150, test=60).read()
+    options = {"batch_size": 16, "eval_batch_size": 32, "cache": tmp_path / "cache"}
+    datamodule = FashionDataModule(dataset, image_size=(16, 16), **options)
+    whole, result = train(tmp_path / "whole", datamodule)
+    assert result.epochs == 3
+    assert result.best is not None
+    with pytest.raises(UserError, match="loss became nan in epoch 1: lower the learning rate"):
+        train(tmp_path / "parts", datamodule, failing_epoch=1)
+    kept = torch.load(tmp_path / "parts/stages/adversarial" / LAST, weights_only=True)
+    assert kept["epoch"] == 0
+    assert len(kept["optimizer_states"]) == 2
+    assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
+    resumed, again = train(tmp_path / "parts", datamodule)
+    assert again.best == result.best
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
