@@ -57,7 +57,7 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
     machine = _machine(trained.method.device)
     note = (
         f"{protocol.name}: one query at a time by {machine['device']}, searched by {machine['cpu']}, "
-        f"{machine['threads']} threads of {machine['cores']} cores, in {_gallery(len(stored))}; "
+        f"threads: {machine['threads']}, cores: {machine['cores']}, in {_gallery(len(stored))}; "
         "indexes are built beforehand"
     )
     asked = digest(requests.digest, machine)  # times of another machine are no answer to the same question

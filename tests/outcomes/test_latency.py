@@ -202,7 +202,7 @@ def test_sums_are_sums_and_every_time_is_stated(method, tmp_path, small):
         assert low <= middle <= high
     json.dumps({name: estimate._asdict() for name, estimate in found.metrics.items()}, allow_nan=False)
     (note,) = found.notes
-    assert f"{torch.get_num_threads()} threads" in note
+    assert f"threads: {torch.get_num_threads()}," in note
     assert "300 vectors, those of 80 gallery images and noisy copies of them" in note
 
 
