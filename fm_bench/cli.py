@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--maps", action="store_true", help="where fashionsearchnet looks, instead of what was found")
     which.add_argument("--prototypes", action="store_true", help="what amgan and cgan drew, beside what was found")
+    which.add_argument("--embedding", metavar="ATTRIBUTE", help="an attribute's values before and after it was changed")
     command.add_argument("--attributes", nargs="+", default=[], help="with --maps: whose maps (default all)")
     command.add_argument("--requests", type=int, default=5, help="rows of the picture (default 5)")
     command.add_argument("--seed", type=int, default=0, help="which requests or pictures are shown")
@@ -260,23 +261,25 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    from fm_bench.embedding_sheet import embedding_sheet
     from fm_bench.explain import maps_sheet, results_sheet
     from fm_bench.prototype_sheet import prototype_sheet
 
-    if options.maps and options.protocol:
-        raise UserError("--maps shows pictures without requests: leave --protocol out.")
+    folder, out, seed = options.run_dir, options.out, options.seed
+    if options.protocol and (options.maps or options.embedding):
+        raise UserError("--maps and --embedding choose pictures of their own: leave --protocol out.")
     if options.attributes and not options.maps:
         raise UserError("--attributes chooses among maps: add --maps.")
-    if not options.maps:
+    if options.embedding:
+        embedding_sheet(folder, options.embedding, out, seed=seed)
+    elif not options.maps:
         sheet = prototype_sheet if options.prototypes else results_sheet
-        sheet(options.run_dir, options.protocol or "manipulate-1", options.requests, options.out, seed=options.seed)
+        sheet(folder, options.protocol or "manipulate-1", options.requests, out, seed=seed)
     else:
-        overlaps = maps_sheet(
-            options.run_dir, options.requests, options.out, attributes=options.attributes, seed=options.seed
-        )
+        overlaps = maps_sheet(folder, options.requests, out, attributes=options.attributes, seed=seed)
         for part, scores in overlaps.items():
             print(f"overlap with the true {part}: " + ", ".join(f"{name} {iou:.2f}" for name, iou in scores.items()))
-    print(options.out)
+    print(out)
     return 0
 
 

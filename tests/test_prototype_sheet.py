@@ -109,6 +109,24 @@ def test_maps_or_prototypes(folder, tmp_path, capsys):
     assert "not allowed with argument" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--embedding", "colour", "--protocol", "search"], "leave --protocol out"),
+        (["--embedding", "colours"], "did you mean colour"),
+    ],
+)
+def test_embeddings_that_make_no_sense_are_one_sentence(folder, options, complaint, tmp_path, capsys):
+    assert main(["explain", str(folder), *options, "--out", str(tmp_path / "x.png")]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_an_embedding_is_drawn(folder, tmp_path):
+    out = tmp_path / "x.png"
+    assert main(["explain", str(folder), "--embedding", "colour", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_floor_copies_the_query():
     images = torch.from_numpy(np.random.default_rng(0).random((2, 3, 8, 8), np.float32))
     assert Identity.draws
