@@ -20,6 +20,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import replacing, write_torch
+from fm_bench.leaderboard.claims import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.questions import Question
@@ -44,14 +45,24 @@ class Outcome:
     """What each request, or picture, scored: arrays whose means are the metrics."""
     by_attribute: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     tied: float = 0.0
+    changing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Which requests change an attribute, by attribute."""
     notes: tuple[str, ...] = ()
     """What readers of the row must know."""
 
     @classmethod
     def of_search(cls, question: Question, report: Report) -> "Outcome":
         """The outcome of a protocol that searches a gallery."""
-        asked, metrics, parts = question.requests.digest, report.metrics, report.by_attribute
-        return cls(question.protocol, asked, metrics, report.requests, report.per_request, parts, report.tied_share)
+        return cls(
+            question.protocol,
+            question.requests.digest,
+            report.metrics,
+            report.requests,
+            report.per_request,
+            report.by_attribute,
+            report.tied_share,
+            question.requests.changing,
+        )
 
 
 @dataclass(frozen=True)
@@ -131,12 +142,14 @@ def save_requests(
 
 
 def save_scores(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
-    """Writes ``requests.npz``: arrays ``PROTOCOL/METRIC (R,)``, what every request scored, for paired tests."""
-    scores = {
-        f"{name}/{metric}": values
-        for name, outcome in outcomes.items()
-        for metric, values in outcome.per_request.items()
-    }
+    """Writes ``requests.npz``: arrays ``PROTOCOL/METRIC (R,)``, what every request scored, for paired tests.
+
+    ``PROTOCOL/changes ATTRIBUTE (R,)`` says which requests change an attribute.
+    """
+    scores: dict[str, NDArray[Any]] = {}
+    for name, outcome in outcomes.items():
+        scores |= {f"{name}/{metric}": values for metric, values in outcome.per_request.items()}
+        scores |= {f"{name}/{CHANGES} {attribute}": mask for attribute, mask in outcome.changing.items()}
     _save_arrays(folder / PER_REQUEST, scores)
 
 

@@ -79,6 +79,12 @@ class Requests:
         count: NDArray[np.int64] = (self.attribute >= 0).sum(axis=1)
         return count
 
+    @property
+    def changing(self) -> dict[str, NDArray[np.bool_]]:
+        """Which requests change an attribute, ``(R,)``, for each attribute that some request changes."""
+        found = {name: (self.attribute == m).any(axis=1) for m, name in enumerate(self.schema.names)}
+        return {name: of for name, of in found.items() if of.any()}
+
     @cached_property
     def digest(self) -> str:
         """Changes with any request, their order, or the schema."""

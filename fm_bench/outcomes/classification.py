@@ -22,7 +22,6 @@ from fm_bench.data.requests import Requests
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.evaluation.significance import RESAMPLES, Estimate, bootstrap, resampled_means
-from fm_bench.leaderboard.claims import CHANGES
 from fm_bench.methods import METHODS
 from fm_bench.methods.base import Method
 from fm_bench.outcomes.trained import Trained
@@ -79,8 +78,7 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
     own = trained.dataset.catalog.labels[requests.query]
     scores = score(requests, own, classifiers.read(plain), classifiers.read(edited))
     metrics, by_attribute = summarize(scores, requests)
-    asked = {f"{CHANGES} {name}": of.astype(np.float64) for name, of in changing(requests).items()}
-    return Outcome(protocol, requests.digest, metrics, len(requests), scores | asked, by_attribute)
+    return Outcome(protocol, requests.digest, metrics, len(requests), scores, by_attribute, changing=requests.changing)
 
 
 # ------------------------------------------------------------------------------------------------- the classifiers
@@ -160,12 +158,6 @@ def score(requests: Requests, own: NDArray[np.int16], before: I64, after: I64) -
     }
 
 
-def changing(requests: Requests) -> dict[str, NDArray[np.bool_]]:
-    """Which requests change an attribute, ``(R,)``, for each that some request changes."""
-    found = {name: (requests.attribute == m).any(axis=1) for m, name in enumerate(requests.schema.names)}
-    return {name: of for name, of in found.items() if of.any()}
-
-
 def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> F64:
     """``(R,)`` share of the counted entries of each row ``(R, A)`` that are right; NaN where none counts."""
     number = counted.sum(axis=1)
@@ -178,7 +170,7 @@ def summarize(
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     """Means with intervals of all requests, and of those that change each attribute, on the same resamples."""
     each = dict(scores) | {"difference": scores["manipulated"] - scores["original"]}
-    table, parts = np.column_stack(list(each.values())), changing(requests)
+    table, parts = np.column_stack(list(each.values())), requests.changing
     masks = [np.ones(len(table), dtype=np.bool_), *parts.values()]
     estimates = iter(bootstrap(np.hstack([np.where(mask[:, None], table, np.nan) for mask in masks])))
     total, *found = [{name: next(estimates) for name in each} for _ in masks]

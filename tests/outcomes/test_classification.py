@@ -98,16 +98,17 @@ def test_every_array_has_the_mean_that_the_record_states_and_tells_what_changes(
     found = outcome(load_protocol("classification"), run)
     names = data.catalog.schema.names
     assert set(found.metrics) == METRICS
-    assert set(found.per_request) == METRICS | {f"changes {name}" for name in names}
+    assert set(found.per_request) == METRICS
+    assert set(found.changing) == set(names)
     for name, estimate in found.metrics.items():
         values = found.per_request[name]
         assert values.shape == (found.requests,)
         assert np.nanmean(values) == pytest.approx(estimate.value, abs=1e-9)
         assert estimate.low <= estimate.value <= estimate.high
-    changes = np.stack([found.per_request[f"changes {name}"] for name in names])
+    changes = np.stack([found.changing[name] for name in names])
     assert (changes.sum(axis=0) == 1).all()
     for name, part in found.by_attribute.items():
-        here = found.per_request[f"changes {name}"] > 0
+        here = found.changing[name]
         assert set(part) == METRICS
         assert part["manipulated"].value == pytest.approx(found.per_request["manipulated"][here].mean())
         assert part["difference"].value == pytest.approx(part["manipulated"].value - part["original"].value)
