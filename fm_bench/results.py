@@ -61,7 +61,7 @@ class Outcome:
             report.per_request,
             report.by_attribute,
             report.tied_share,
-            question.requests.changing,
+            question.requests.select(report.counted).changing,
         )
 
 

@@ -99,6 +99,9 @@ def test_record_and_weights_are_there_and_safe_to_read(amnet):
         assert arrays["manipulate-1/accuracy@20"].mean() == pytest.approx(
             record.metrics["manipulate-1"]["accuracy@20"]["value"]
         )
+        changed = [name for name in arrays.files if name.startswith("manipulate-2/changes ")]
+        assert (np.sum([arrays[name] for name in changed], axis=0) == 2).all()
+        assert len(arrays[changed[0]]) == record.requests["manipulate-2"]
 
 
 @pytest.mark.slow

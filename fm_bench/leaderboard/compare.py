@@ -41,6 +41,7 @@ METRICS = (
         "increment_ratio@20",
     ),
     *("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes"),
+    *("manipulated", "kept", "exact", "changed", "ssim", "l1", "t_sum_ms", "t_sea_ms", "t_repr_ms"),
 )
 RESAMPLES = 10_000
 K = TypeVar("K", bound=Hashable)
