@@ -43,7 +43,6 @@ class AMGAN(Method):
         scheme: what the metric is learned from: pairs (AMGAN-P) or triplets (AMGAN-T).
         generator_widths: channels at full, half and quarter size; the last is the paper's ``L``.
         blocks: residual blocks of the generator.
-        skips: hand the encoder's larger maps to the decoder, too (common mode).
         encoder_widths: channels of the encoder after each halving; the last is the dimension that is searched.
         gamma: weight of the visual-semantic consistency (Eq. 4).
         mu: weight of the pixel-wise consistency (Eq. 5).
@@ -71,7 +70,6 @@ class AMGAN(Method):
         scheme: Literal["pair", "triplet"] = "triplet",
         generator_widths: Sequence[int] = (64, 128, 256),
         blocks: int = 4,
-        skips: bool = False,
         encoder_widths: Sequence[int] = (64, 128, 256, 512, 512),
         gamma: float = 1.0,
         mu: float = 1.0,
@@ -89,7 +87,7 @@ class AMGAN(Method):
     ) -> None:
         super().__init__(attributes)
         self.save_hyperparameters()
-        self.generator = Generator(self.schema.num_values, generator_widths, blocks, skips)
+        self.generator = Generator(self.schema.num_values, generator_widths, blocks)
         self.encoder = MetricEncoder(encoder_widths)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.dim, size) for size in self.schema.sizes)  # C_m
         self.add_networks()

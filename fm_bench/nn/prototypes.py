@@ -20,19 +20,16 @@ class Generator(nn.Module):
         values: attribute values ``C``.
         widths: channels at full, half and quarter size; the last is the paper's ``L``.
         blocks: residual blocks.
-        skips: add the encoder's maps of full and half size to the decoder's, so that detail need not pass the middle.
     """
 
-    def __init__(self, values: int, widths: Sequence[int], blocks: int, skips: bool) -> None:
+    def __init__(self, values: int, widths: Sequence[int], blocks: int) -> None:
         super().__init__()
         full, half, quarter = widths
-        self.skips = skips
-        self.encoder = nn.ModuleList(
-            [
-                nn.Sequential(nn.Conv2d(3, full, 3, padding=1), nn.ReLU()),
-                _convolution(full, half, 4, stride=2),
-                _convolution(half, quarter, 4, stride=2),
-            ]
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, full, 3, padding=1),
+            nn.ReLU(),
+            _convolution(full, half, 4, stride=2),
+            _convolution(half, quarter, 4, stride=2),
         )
         self.semantics = nn.Parameter(torch.empty(quarter, values))  # W_a
         self.fuse = _convolution(2 * quarter, quarter, 3)
@@ -43,32 +40,26 @@ class Generator(nn.Module):
         self.apply(_dcgan)
         nn.init.normal_(self.semantics, std=quarter**-0.5)  # columns of length 1
 
-    def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Maps of full, half and quarter size; the last are the visual maps ``F_x (B, L, H/4, W/4)``."""
-        maps = [pixels]
-        for layer in self.encoder:
-            maps.append(layer(maps[-1]))
-        return maps[1:]
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The visual maps ``F_x (B, L, H/4, W/4)``."""
+        maps: Tensor = self.encoder(pixels)
+        return maps
 
     def request(self, indicator: Tensor) -> Tensor:
         """Eq. 1: ``W_a h / sum(h)``, zero where nothing is asked; ``(B, C) -> (B, L)``."""
         share = indicator / indicator.sum(-1, keepdim=True).clamp(min=torch.finfo(indicator.dtype).tiny)
         return share @ self.semantics.T
 
-    def decode(self, maps: Sequence[Tensor], request: Tensor) -> Tensor:
-        """The prototype ``(B, 3, H, W)`` from the encoder's maps and the request ``(B, L)``, copied to every place."""
-        full, half, quarter = maps
-        hidden = self.blocks(self.fuse(torch.cat([quarter, replicate(request, quarter)], dim=1)))
-        for layer, wider in ((self.to_half, half), (self.to_full, full)):
-            hidden = layer(F.interpolate(hidden, size=wider.shape[2:]))
-            if self.skips:
-                hidden = hidden + wider
-        return torch.tanh(self.paint(hidden))
+    def decode(self, maps: Tensor, request: Tensor, size: tuple[int, int]) -> Tensor:
+        """The prototype ``(B, 3, H, W)`` from visual maps and the request ``(B, L)``, copied to every place."""
+        hidden = self.blocks(self.fuse(torch.cat([maps, replicate(request, maps)], dim=1)))
+        hidden = self.to_half(F.interpolate(hidden, size=(size[0] // 2, size[1] // 2)))
+        return torch.tanh(self.paint(self.to_full(F.interpolate(hidden, size=size))))
 
     def forward(self, pixels: Tensor, indicator: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 2: the prototype ``(B, 3, H, W)`` in [-1, 1], and the visual maps that it was drawn from."""
         maps = self.encode(pixels)
-        return self.decode(maps, self.request(indicator)), maps[-1]
+        return self.decode(maps, self.request(indicator), (pixels.shape[2], pixels.shape[3])), maps
 
 
 class MetricEncoder(nn.Module):
