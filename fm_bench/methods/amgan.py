@@ -31,9 +31,10 @@ class AMGAN(Method):
     and one of the generator in turn (Algorithm 1). The paper's maximisations are written as minimisations.
 
     Differs: the sizes of kernels stand only in a figure and are ours; a request of nothing searches with the picture
-    itself; the learning rate rises and falls as every method's here. In common mode the generator's losses do not
-    saturate, classifiers learn by cross-entropy from all four real pictures, pictures with equal labels are no
-    negatives of Eq. 4, and both players see the same mini-batch, so that it is drawn once.
+    itself; the learning rate rises and falls as every method's here; the encoder starts from He's weights, having no
+    normalisation. In common mode the generator's losses do not saturate, classifiers learn by cross-entropy, summed
+    over attributes, from all four real pictures, pictures with equal labels are no negatives of Eq. 4, and both players
+    see the same mini-batch, so that it is drawn once.
 
     When the discriminator moves, the generator normalises by the batch's statistics, and its running statistics stay
     as they were: only its own steps move them.
