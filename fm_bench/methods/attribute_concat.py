@@ -65,7 +65,7 @@ class AttributeConcat(InstanceNetwork):
         part: int = 341,
         dropout: float = 0.5,
         embedder_hidden: int = 256,
-        margin: float = 0.2,
+        margin: float = 1.0,
         negatives: Negatives = "hardest",
         lr: float = 1e-3,
     ) -> None:

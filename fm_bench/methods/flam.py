@@ -44,9 +44,9 @@ class FLAM(InstanceNetwork):
     Differs: Eq. 3 lacks a D, and Eq. 4 a slot: D judges what G makes, and matches the target attribute beside all
     remaining ones. D minimises the real part of Eq. 4, G the other one. The paper trains the generators on a private
     set of unlabelled photos: here it is the training images, whose labels that stage never sees. Layers, weights of
-    the losses and rates are not printed. In common mode G minimises ``-log D``, is fed dictionary vectors half of the
-    time, as it is when it is asked, and an embedder's triplets take the hardest other class. Two attributes at once,
-    undefined in the paper, go through one generator after the other, in the order of the schema.
+    the losses and rates are not printed. In common mode G adds to the feature and minimises ``-log D``, and an
+    embedder's triplets take the hardest other class. Two attributes at once, undefined in the paper, go through one
+    generator after the other, in the order of the schema.
 
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
@@ -61,7 +61,7 @@ class FLAM(InstanceNetwork):
         shared_generator: one generator and one discriminator for all targets, told the target by a one-hot code.
         match: what D's second branch matches: ``all`` attributes, or the ``target`` alone (the paper's S).
         online_sampling: feed G the feature that is nearest in the remaining attributes (OS), not any one.
-        dictionary_share: how often it is fed the dictionary's vector of that feature's class instead.
+        dictionary_share: how often it is fed the dictionary's vector of that feature's class instead, as in search.
         saturating: G minimises ``log(1 - D)`` as Eq. 3 prints, or ``-log D``.
         norm: of Eqs. 4 and 5: Euclidean length, ``l1`` or mean square (``mse``) of each difference.
         d_fits_fake: D minimises the second part of Eq. 4, too.
@@ -95,7 +95,7 @@ class FLAM(InstanceNetwork):
         values: int | None = None,
         code: int = 32,
         embedder_hidden: int = 256,
-        margin: float = 0.2,
+        margin: float = 1.0,
         negatives: Negatives = "hardest",
         embedders_lr: float = 1e-3,
         hidden: int = 1024,
@@ -104,14 +104,14 @@ class FLAM(InstanceNetwork):
         shared_generator: bool = False,
         match: Literal["all", "target"] = "all",
         online_sampling: bool = True,
-        dictionary_share: float = 0.5,
+        dictionary_share: float = 0.0,
         saturating: bool = False,
         norm: Literal["l2", "l1", "mse"] = "l2",
         d_fits_fake: bool = False,
         adversarial_weight: float = 1.0,
         match_weight: float = 10.0,
-        cycle_weight: float = 10.0,
-        lr: float = 2e-4,
+        cycle_weight: float = 2.0,
+        lr: float = 4e-3,
     ) -> None:
         super().__init__(
             attributes,
