@@ -38,6 +38,8 @@ from fm_bench.results import Outcome
 CLASSIFIER = "attribute-based"
 """Whose recipe trains the classifier."""
 
+_AT_ONCE = 32  # pictures whose structure is compared: the filters need much memory
+
 _PLACES = SHOWN_ONLY | {"accelerator", "devices"}  # Trainer settings that say where, and not how, something is trained
 
 
@@ -126,10 +128,13 @@ def redrawn(
 
 def compare(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     """``ssim`` and ``l1`` of each picture, ``(b,)``, from ``(b, H, W, 3)`` each."""
-    a, b = (torch.from_numpy(part).permute(0, 3, 1, 2).double() / 255 for part in (pictures, truth))
-    ssim = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-    assert isinstance(ssim, Tensor)
-    return {"ssim": ssim.reshape(-1).numpy(), "l1": (a - b).abs().mean(dim=(1, 2, 3)).numpy()}
+    a, b = (torch.from_numpy(part).permute(0, 3, 1, 2).float().contiguous() / 255 for part in (pictures, truth))
+    ssim = []
+    for one, other in zip(a.split(_AT_ONCE), b.split(_AT_ONCE), strict=True):
+        values = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
+        assert isinstance(values, Tensor)
+        ssim.append(values.reshape(-1).double())
+    return {"ssim": torch.cat(ssim).numpy(), "l1": (a - b).abs().mean(dim=(1, 2, 3)).double().numpy()}
 
 
 # ------------------------------------------------------------------------------------------------------- classifier
