@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 EXIT_CHECK_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")  # tables in the README
+SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")
+"""Protocols whose tables stand in the README."""
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 Command = Callable[[argparse.Namespace], int]
 Commands = Any  # argparse has no public name for what add_subparsers returns
