@@ -130,7 +130,7 @@ def compare(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, 
     """``ssim`` and ``l1`` of each picture, ``(b,)``, from ``(b, H, W, 3)`` each."""
     a, b = (torch.from_numpy(part).permute(0, 3, 1, 2).float().contiguous() / 255 for part in (pictures, truth))
     ssim = []
-    for one, other in zip(a.split(_AT_ONCE), b.split(_AT_ONCE), strict=True):
+    for one, other in zip(torch.split(a, _AT_ONCE), torch.split(b, _AT_ONCE), strict=True):
         values = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
         assert isinstance(values, Tensor)
         ssim.append(values.reshape(-1).double())
