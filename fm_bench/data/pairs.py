@@ -15,6 +15,9 @@ from fm_bench.errors import UserError
 PairedBy = Literal["domains", "items", "labels"]
 """What two pictures of a pair have in common: their item in both domains, their item, or only their labels."""
 
+USUAL = 0.5
+"""From this share of pictures on that have a partner, items make pairs."""
+
 
 class CrossDomainSampler:
     """A street picture, a shop picture of the same item, and a shop picture of another item (DARN, Sec. 3.3).
@@ -24,8 +27,8 @@ class CrossDomainSampler:
     epoch. As in the paper the third only shows another *item*: all its attributes may be the same.
 
     Where no item has pictures of both domains, two different shop pictures of one item are paired instead (any two
-    where there are no shop pictures); where every item has one picture only, pictures with equal label vectors,
-    missing labels included, stand in as the same item.
+    where there are no shop pictures); where items usually have one picture, pictures with equal label vectors, missing
+    labels included, stand in as the same item. A catalogue that lists a few files twice is such a case.
 
     Args:
         labels: ``(N, A)`` of the training split, −1 where missing.
@@ -78,7 +81,7 @@ class CrossDomainSampler:
     def _pair_within(self, labels: NDArray[np.int16], pool: Positions) -> None:
         self._pool(pool)
         self.paired_by = "items"
-        if not (self.size[pool] > 1).any():
+        if not (self.size[pool] > 1).mean() > USUAL:
             self.paired_by = "labels"
             self.item = unique_vectors(labels)[1]
             self._pool(pool[(labels[pool] != MISSING).any(axis=1)])

@@ -218,6 +218,7 @@ class Method(L.LightningModule, ABC):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
+            torch.clear_autocast_cache()  # it holds the weights of before the step, for the rest of the batch
 
         with self.toggled_optimizer(optimizer):
             yield descend

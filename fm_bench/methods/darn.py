@@ -122,6 +122,7 @@ class DARN(Method):
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, RANKING, COMPONENTS)
+    version = 2
     validates: ClassVar[Literal["manipulation", "query"]] = "query"
 
     pca: PrincipalComponents | None

@@ -272,7 +272,6 @@ class FLAM(InstanceNetwork):
         with self.turn(0) as descend:
             judged = self.discriminator_losses(pairs)
             descend(total(judged))
-        torch.clear_autocast_cache()  # mixed precision would show G the D of before its step, with gradients
         with self.turn(1) as descend:
             made = self.generator_losses(pairs)
             descend(total(made))

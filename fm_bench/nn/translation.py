@@ -82,4 +82,5 @@ class Discriminators(nn.Module):
 
 def spread(unit: Tensor) -> Tensor:
     """Vectors of length 1, scaled so that their numbers are about 1."""
-    return unit * unit.shape[-1] ** 0.5
+    scaled: Tensor = unit * unit.shape[-1] ** 0.5
+    return scaled

@@ -89,6 +89,16 @@ def test_one_photo_per_item_pairs_equal_label_vectors() -> None:
     assert set(c.tolist()) == {0, 1, 2, 3, 4}  # what nobody labelled is neither the same nor another item
 
 
+def test_a_few_files_listed_twice_do_not_make_items_of_several_photos() -> None:
+    labels = np.array([[0, 1]] * 4 + [[1, 1]] * 4, np.int16)
+    item = np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    sampler = CrossDomainSampler(labels, item, np.zeros(8, np.int8), seed=0)
+    assert sampler.paired_by == "labels"
+    assert len(sampler) == 8, "every picture has a partner with its labels"
+    item = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    assert CrossDomainSampler(labels, item, np.zeros(8, np.int8), seed=0).paired_by == "items"
+
+
 def test_nothing_to_pair_is_one_sentence() -> None:
     labels = np.array([[0, 1], [1, 0]], np.int16)
     with pytest.raises(UserError, match="none of the 2 training images shares its item or its full label vector"):
