@@ -134,7 +134,7 @@ class Bench:
         fingerprint = run_fingerprint(self.config, data_digest)
         folder = self.out or default_out(self.config, fingerprint, self.runs)
         if (folder / record_file.FILE).exists():
-            return _recorded(folder / record_file.FILE, fingerprint, self._say)
+            return _recorded(folder / record_file.FILE, fingerprint, self.say)
         _claim(folder, fingerprint, self.config)
         self._introduce(dataset)
         check_protocols(self.config.evaluation, dataset)
@@ -144,7 +144,7 @@ class Bench:
             datamodule.prepare_data()
             datamodule.setup("fit")
             method = build_method(self.config, datamodule)
-        stages = self._train(folder, method, datamodule, data_digest)
+        stages = self.train(folder, method, datamodule, data_digest)
         with clock("prepare"):
             datamodule.setup("predict")
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
@@ -154,7 +154,7 @@ class Bench:
                 notes.append(f"{name}: {self.config.label} knows nothing of parts of garments.")
         notes += [f"{name}: {why}" for name, why in refused.items() if name in self.config.evaluation.protocols]
         for note in notes:
-            self._say(note)
+            self.say(note)
         method.to(computing_device(self.config.trainer))  # Lightning leaves it on the CPU
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         if not is_rank_zero():
@@ -175,20 +175,21 @@ class Bench:
         record_file.save(record, folder / record_file.FILE)
         return record
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Shows a line, once however many processes there are."""
         if is_rank_zero():
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _introduce(self, dataset: Dataset) -> None:
         catalog = dataset.catalog
-        self._say(
+        self.say(
             f"{self.config.label} on {self.config.data}: {len(catalog):,} images, "
             f"{catalog.schema.num_attributes} attributes, {catalog.schema.num_values} values"
         )
         for note in dataset.notes:
-            self._say(f"  {note}")
+            self.say(f"  {note}")
 
-    def _train(
+    def train(
         self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str
     ) -> dict[str, StageResult]:
         """Every stage, in order, each with the key of what its weights depend on besides the method."""
@@ -202,7 +203,7 @@ class Bench:
         }
         config = self.config
         runner = StageRunner(
-            folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self._say
+            folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self.say
         )
         return runner.run(method, datamodule)
 

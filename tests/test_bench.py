@@ -38,7 +38,7 @@ def amnet(tmp_path_factory) -> Path:
     ],
 )
 def test_what_cannot_be_answered_is_said_before_training(arguments, complaint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Bench, "_train", lambda *_: pytest.fail("it was trained first"))
+    monkeypatch.setattr(Bench, "train", lambda *_: pytest.fail("it was trained first"))
     assert bench(*arguments, out=tmp_path / "run") == 2
     assert complaint in capsys.readouterr().err
 

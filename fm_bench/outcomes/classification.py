@@ -21,9 +21,10 @@ from fm_bench.data.batches import LabelledBatch
 from fm_bench.data.requests import Requests
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
-from fm_bench.evaluation.significance import RESAMPLES, Estimate, bootstrap, resampled_means
+from fm_bench.evaluation.significance import RESAMPLES, Estimate, resampled_means
 from fm_bench.methods import METHODS
 from fm_bench.methods.base import Method
+from fm_bench.outcomes.shares import estimates, share
 from fm_bench.outcomes.trained import Trained
 from fm_bench.outcomes.vectors import plain_vectors, vectors_of
 from fm_bench.questions import ask
@@ -153,29 +154,19 @@ def score(requests: Requests, own: NDArray[np.int16], before: I64, after: I64) -
         "manipulated": manipulated,
         "original": original,
         "difference": difference,
-        "kept": _share(after == own, others),
-        "kept_original": _share(before == own, others),
+        "kept": share(after == own, others),
+        "kept_original": share(before == own, others),
     }
-
-
-def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> F64:
-    """``(R,)`` share of the counted entries of each row ``(R, A)`` that are right; NaN where none counts."""
-    number = counted.sum(axis=1)
-    share: F64 = np.divide((right & counted).sum(axis=1), number, out=np.full(len(right), np.nan), where=number > 0)
-    return share
 
 
 def summarize(
     scores: Mapping[str, F64], requests: Requests
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     """Means with intervals of all requests, and of those that change each attribute, on the same resamples."""
-    each = dict(scores) | {"difference": scores["manipulated"] - scores["original"]}
-    table, parts = np.column_stack(list(each.values())), requests.changing
-    masks = [np.ones(len(table), dtype=np.bool_), *parts.values()]
-    estimates = iter(bootstrap(np.hstack([np.where(mask[:, None], table, np.nan) for mask in masks])))
-    total, *found = [{name: next(estimates) for name in each} for _ in masks]
-    total["difference"] = _mean_over([np.where(mask, each["difference"], np.nan) for mask in parts.values()])
-    return total, dict(zip(parts, found, strict=True))
+    plain = scores["manipulated"] - scores["original"]
+    total, parts = estimates(dict(scores) | {"difference": plain}, requests)
+    total["difference"] = _mean_over([np.where(mask, plain, np.nan) for mask in requests.changing.values()])
+    return total, parts
 
 
 def _mean_over(columns: Sequence[F64]) -> Estimate:

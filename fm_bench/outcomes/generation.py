@@ -7,7 +7,7 @@ by that method's recipe, whatever the settings of the judged run are. It is trai
 and the methods that start from the attribute stage may share its weights; none of them draws anything of its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -27,9 +27,9 @@ from fm_bench.data.samplers import processes
 from fm_bench.data.transforms import denormalise, normalise
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
-from fm_bench.evaluation.significance import Estimate, bootstrap
 from fm_bench.methods import METHODS, AttributeNetwork
 from fm_bench.methods.attribute_network import predict_labels
+from fm_bench.outcomes.shares import estimates, share
 from fm_bench.outcomes.trained import Trained
 from fm_bench.outcomes.vectors import in_order, precision
 from fm_bench.questions import ask
@@ -82,13 +82,22 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
         truths.append(read(network, truth))
     scores = agreement(np.concatenate(prototypes), requests)
     scores |= {name: np.concatenate([part[name] for part in likeness]) for name in ("ssim", "l1")}
-    metrics, by_attribute = summarize(scores, requests)
+    metrics, by_attribute = estimates(scores, requests)
     ceiling = {name: np.nanmean(values) for name, values in agreement(np.concatenate(truths), requests).items()}
     note = (
         f"{protocol.name}: in the true pictures the classifier reads all wanted values of {ceiling['exact']:.1%}, "
         f"{ceiling['changed']:.1%} of the changed and {ceiling['kept']:.1%} of the kept ones"
     )
-    return Outcome(protocol, requests.digest, metrics, len(requests), scores, by_attribute, notes=(note,))
+    return Outcome(
+        protocol,
+        requests.digest,
+        metrics,
+        len(requests),
+        scores,
+        by_attribute,
+        changing=requests.changing,
+        notes=(note,),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- pictures
@@ -151,8 +160,8 @@ def classifier(trained: Trained) -> AttributeNetwork:
         network = build_method(config, data)
         assert isinstance(network, AttributeNetwork)
         bench = Bench(config, logger="none")
-        bench._say("the classifier that reads the drawn pictures, one for all methods:")
-        bench._train(trained.folder / "classifier", network, data, digest_of(trained.dataset))
+        bench.say("the classifier that reads the drawn pictures, one for all methods:")
+        bench.train(trained.folder / "classifier", network, data, digest_of(trained.dataset))
     return network.eval().to(trained.method.device)
 
 
@@ -192,28 +201,4 @@ def agreement(seen: NDArray[np.int64], requests: Requests) -> dict[str, NDArray[
     right, labelled = seen == requests.target, requests.target != MISSING
     changed = (requests.attribute[:, :, None] == np.arange(labelled.shape[1])).any(axis=1)
     exact = (right | ~labelled).all(axis=1).astype(np.float64)
-    return {"exact": exact, "changed": _share(right, changed), "kept": _share(right, labelled & ~changed)}
-
-
-def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    number = counted.sum(axis=1)
-    share: NDArray[np.float64] = np.divide(
-        (right & counted).sum(axis=1), number, out=np.full(len(right), np.nan), where=number > 0
-    )
-    return share
-
-
-def summarize(
-    scores: Mapping[str, NDArray[np.float64]], requests: Requests
-) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    """Means with intervals of all requests, and of those that change each attribute, on the same resamples."""
-    changed = {
-        name: (requests.attribute == m).any(axis=1)
-        for m, name in enumerate(requests.schema.names)
-        if (requests.attribute == m).any()
-    }
-    table = np.column_stack(list(scores.values()))
-    masks = [np.ones(len(table), dtype=np.bool_), *changed.values()]
-    estimates = iter(bootstrap(np.hstack([np.where(mask[:, None], table, np.nan) for mask in masks])))
-    total, *parts = [{name: next(estimates) for name in scores} for _ in masks]
-    return total, dict(zip(changed, parts, strict=True))
+    return {"exact": exact, "changed": share(right, changed), "kept": share(right, labelled & ~changed)}

@@ -18,7 +18,8 @@ from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 from fm_bench.methods.base import Method
 from fm_bench.outcomes import generation
-from fm_bench.outcomes.generation import agreement, classifier_config, compare, obstacle, outcome, redrawn, summarize
+from fm_bench.outcomes.generation import agreement, classifier_config, compare, obstacle, outcome, redrawn
+from fm_bench.outcomes.shares import estimates
 from fm_bench.outcomes.trained import Trained
 from fm_bench.questions import ask, load_protocol
 
@@ -193,7 +194,7 @@ def test_agreement_counts_labelled_attributes_only(world):
 def test_attributes_are_the_parts_of_the_whole(world):
     requests = world[3]
     scores = {"exact": np.random.default_rng(0).random(len(requests))}
-    total, parts = summarize(scores, requests)
+    total, parts = estimates(scores, requests)
     counts = {name: (requests.attribute == m).any(1).sum() for m, name in enumerate(requests.schema.names)}
     assert set(parts) == {name for name, count in counts.items() if count}
     weighted = sum(parts[name]["exact"].value * counts[name] for name in parts) / len(requests)
