@@ -83,12 +83,9 @@ def embeddings(trained: Trained, requests: Requests, attribute: int) -> tuple[F3
         lambda batch: plain_vectors(method, batch),
         lambda batch: method.embed(batch).embedding,
     )
-    embed = getattr(method, "attribute_embedding", None)
-    if embed is None:
-        return before, after, "vectors"
     with torch.no_grad():
-        parts = [embed(attribute, torch.from_numpy(part).to(method.device)) for part in (before, after)]
-    if any(part is None for part in parts):  # the method learnt no embedding of this attribute
+        parts = [method.attribute_embedding(attribute, torch.from_numpy(v).to(method.device)) for v in (before, after)]
+    if parts[0] is None or parts[1] is None:
         return before, after, "vectors"
     name = method.schema.names[attribute].replace("_", " ")
     return parts[0].float().cpu().numpy(), parts[1].float().cpu().numpy(), f"embedding of {name}"

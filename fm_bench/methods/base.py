@@ -99,6 +99,18 @@ class Method(L.LightningModule, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} draws no pictures")
 
+    def attribute_embedding(self, attribute: int, vectors: Tensor) -> Tensor | None:
+        """What the method sees of one attribute in vectors of its space, for pictures of it.
+
+        Args:
+            attribute: position in the schema.
+            vectors: ``(B, D)`` as ``embed_gallery`` and ``embed_query`` give them.
+
+        Returns:
+            ``(B, k)``, or None if the method embeds no attribute on its own.
+        """
+        return None
+
     @property
     def row_notes(self) -> list[str]:
         """Sentences that readers of this row must know, e.g. what was done otherwise on these data."""

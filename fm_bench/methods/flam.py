@@ -172,6 +172,10 @@ class FLAM(InstanceNetwork):
 
     # --------------------------------------------------------- Sec. 3.1: embedders
 
+    def attribute_embedding(self, attribute: int, vectors: Tensor) -> Tensor | None:
+        """``phi_a (B, k)`` of features ``(B, d)``; None if the attribute is no target."""
+        return self.embedders(vectors)[self.targets.index(attribute)] if attribute in self.targets else None
+
     def on_embedders_start(self, batches: Iterable[LabelledBatch]) -> None:
         """Chooses the classes: those with most images."""
         self.embedders.learn_of(self.count_labels(batches), self.hparams["values"])

@@ -767,3 +767,11 @@ def test_pairs_are_a_tuple_of_one_shape(build, features):
     assert pairs.features.shape == (T, 12, DIM)
     assert pairs.embedded.shape == pairs.wanted.shape == (T, 12, K)
     assert fir.THREE.keys() == {"shape", "colour", "pattern"}
+
+
+def test_an_attributes_embedding_is_that_of_its_own_embedder(build, features):
+    model = build()
+    embedded = model.embedders(features)
+    for target, attribute in enumerate(model.targets):
+        assert torch.equal(model.attribute_embedding(attribute, features), embedded[target])
+    assert model.attribute_embedding(0, features) is None  # gender is no target
