@@ -343,12 +343,10 @@ def _data_preview(options: argparse.Namespace) -> int:
 
 
 def _leaderboard_build(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.record import load_all
     from fm_bench.leaderboard.site import build
-    from fm_bench.leaderboard.table import update_readme
 
     print(build(options.records, options.out))
-    if options.readme and update_readme(options.readme, load_all(options.records)[0], SHOWN):
+    if options.readme and _update_readme(options):
         print(options.readme)
     return 0
 
@@ -356,16 +354,24 @@ def _leaderboard_build(options: argparse.Namespace) -> int:
 def _leaderboard_check(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.record import load_all
     from fm_bench.leaderboard.site import is_stale
-    from fm_bench.leaderboard.table import update_readme
 
-    records, stale = load_all(options.records), []
-    if is_stale(options.records, options.out):
-        stale.append(options.out)
-    if options.readme and update_readme(options.readme, records[0], SHOWN, check=True):
+    stale = [options.out] if is_stale(options.records, options.out) else []
+    if options.readme and _update_readme(options, check=True):
         stale.append(options.readme)
-    for problem in [*records[1], *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
+    problems = load_all(options.records)[1]
+    for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
         print(f"fm-bench: {problem}", file=sys.stderr)
-    return EXIT_CHECK_FAILED if stale or records[1] else 0
+    return EXIT_CHECK_FAILED if stale or problems else 0
+
+
+def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
+    from fm_bench.leaderboard.claims import judge
+    from fm_bench.leaderboard.compare import load_runs
+    from fm_bench.leaderboard.readme import update_readme
+    from fm_bench.leaderboard.record import load_all
+
+    verdicts = judge(load_runs(options.records)[0])
+    return update_readme(options.readme, load_all(options.records)[0], verdicts, SHOWN, check=check)
 
 
 def _leaderboard_add(options: argparse.Namespace) -> int:

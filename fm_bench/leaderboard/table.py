@@ -4,7 +4,6 @@
 import html
 import math
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -12,8 +11,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from fm_bench.errors import UserError
-from fm_bench.files import write_text
 from fm_bench.leaderboard.compare import fold_test
 from fm_bench.leaderboard.folds import holm
 from fm_bench.leaderboard.record import Record
@@ -28,7 +25,6 @@ WIDE = 96
 """Columns of a console that shows everything."""
 
 MISSING = "\N{EN DASH}"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 # Words for numbers, used by the page as well -------------------------------------------------------------------------
@@ -243,64 +239,32 @@ def markdown_table(records: Iterable[Record], protocol: str) -> str:
     return "\n\n".join(parts)
 
 
-def update_readme(
-    path: Path, records: Iterable[Record], protocols: Sequence[str] = ("manipulate-1",), *, check: bool = False
-) -> bool:
-    """Puts the results of ``protocols`` between the markers of the file at ``path``.
-
-    Args:
-        path: a Markdown file with the lines ``<!-- results:begin -->`` and ``<!-- results:end -->``.
-        records: what to show.
-        protocols: which of their results, in this order.
-        check: only compare, and leave the file as it is.
-
-    Returns:
-        True if what stood there was not up to date.
-
-    Raises:
-        UserError: if the file or its markers are missing.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} could not be read ({error.strerror}): check the path.") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{path} has no lines {BEGIN} and {END}: put them where the results belong.")
-    records = list(records)
-    body = "\n\n".join(filter(None, (markdown_table(records, protocol) for protocol in protocols)))
-    new = f"{before}{BEGIN}\n\n{body}\n\n{END}{after}"
-    if new != text and not check:
-        write_text(Path(path), new)
-    return new != text
-
-
 def _markdown(table: Table) -> str:
     metrics = columns(table.key.protocol, table.metrics, TEXT)
     heads = ["method", "seeds", *map(words, metrics), "size", "training", "query"]
-    lines = [f"**{_escape(title(table.key))}** ({about(table)})", "", _line(heads)]
-    lines.append(_line([":---", *(["---:"] * (len(heads) - 1))]))
+    lines = [f"**{escape(title(table.key))}** ({about(table)})", "", line(heads)]
+    lines.append(line([":---", *(["---:"] * (len(heads) - 1))]))
     for row in table.rows:
         query = row.mean("query_ms")
         cost = [str(row.first.dim), duration(row.mean("train")), MISSING if query is None else f"{query:.2f} ms"]
         texts = (_text(row, metric, table.headline) for metric in metrics)
-        lines.append(_line([_escape(_mark(row)), str(row.seeds), *texts, *cost]))
+        lines.append(line([escape(_mark(row)), str(row.seeds), *texts, *cost]))
     if table.chance:
         values = (f"{table.chance[metric]:.3f}" if metric in table.chance else "" for metric in metrics)
-        lines.append(_line(["*chance*", "", *values, "", "", ""]))
+        lines.append(line(["*chance*", "", *values, "", "", ""]))
     machines = dict.fromkeys(hardware(run) for row in table.rows for run in row.records)
     machine = "; ".join(filter(None, machines)) or "not recorded"
     command = next((row.first.command for row in table.rows if row.role == "method"), table.rows[0].first.command)
-    lines += ["", f"Command of the best method: `{command.replace('`', '')}`. Machine: {_escape(machine)}."]
+    lines += ["", f"Command of the best method: `{command.replace('`', '')}`. Machine: {escape(machine)}."]
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that neither ends a table cell nor is read as HTML or emphasis."""
     text = html.escape(" ".join(text.split()), quote=False)
     for mark in "\\`*_|[]":

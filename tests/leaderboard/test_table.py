@@ -2,24 +2,19 @@
 import io
 
 import numpy as np
-import pytest
 from records import everything, make
 from rich.console import Console
 
-from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import evaluate
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.leaderboard.rows import Cell
 from fm_bench.leaderboard.table import (
-    BEGIN,
-    END,
     count,
     duration,
     interval,
     markdown_table,
     print_report,
     print_table,
-    update_readme,
 )
 
 
@@ -80,32 +75,6 @@ def test_markdown_holds_values_command_and_machine():
 def test_markdown_never_mixes():
     text = markdown_table([make("amnet"), make("attribute-based", mode="paper")], "search")
     assert text.count("| method |") == 2
-
-
-def test_readme_is_updated_between_its_markers_only(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    records = everything()
-    assert update_readme(path, records, check=True)
-    assert "old" in path.read_text()
-    assert update_readme(path, records, ("manipulate-1", "search"))
-    text = path.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
-    assert text.index("manipulate-1") < text.index("· search")
-    assert not update_readme(path, list(reversed(records)), ("manipulate-1", "search"), check=True)
-    assert update_readme(path, records[:2], ("manipulate-1", "search"), check=True)
-
-
-@pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only", f"{END} {BEGIN}"])
-def test_a_readme_without_markers_is_a_users_error(tmp_path, text):
-    path = tmp_path / "README.md"
-    path.write_text(text)
-    with pytest.raises(UserError, match="results:begin"):
-        update_readme(path, [make()])
-    with pytest.raises(UserError, match=r"none\.md"):
-        update_readme(tmp_path / "none.md", [make()])
 
 
 def test_a_report_is_printed_with_intervals_and_by_attribute():

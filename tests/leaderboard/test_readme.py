@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What the README says is what the records say, between its markers and nowhere else."""
+
+import pytest
+from records import everything, make, outcomes, run
+
+from fm_bench.errors import UserError
+from fm_bench.leaderboard.claims import judge
+from fm_bench.leaderboard.readme import CLAIMS, RESULTS, claims_table, update_readme
+
+
+def test_readme_is_updated_between_its_markers_only(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{RESULTS[0]}\nold\n{RESULTS[1]}\nafter\n")
+    records = everything()
+    assert update_readme(path, records, check=True)
+    assert "old" in path.read_text()
+    assert update_readme(path, records, protocols=("manipulate-1", "search"))
+    text = path.read_text()
+    assert text.startswith(f"before\n{RESULTS[0]}\n")
+    assert text.endswith(f"{RESULTS[1]}\nafter\n")
+    assert "old" not in text
+    assert text.index("manipulate-1") < text.index("· search")
+    assert not update_readme(path, list(reversed(records)), protocols=("manipulate-1", "search"), check=True)
+    assert update_readme(path, records[:2], protocols=("manipulate-1", "search"), check=True)
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{RESULTS[0]} only", f"{RESULTS[1]} {RESULTS[0]}"])
+def test_a_readme_without_markers_is_a_users_error(tmp_path, text):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(UserError, match="results:begin"):
+        update_readme(path, [make()])
+    with pytest.raises(UserError, match=r"none\.md"):
+        update_readme(tmp_path / "none.md", [make()])
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    runs = []
+    for name, rate in {"amnet": 0.4, "amnet/no-memory": 0.6, "amnet/no-ranking": 0.4}.items():
+        for seed in range(3 if "ranking" not in name else 1):
+            results = {f"manipulate-1/{m}": outcomes(rate, 600, seed=9 * seed) for m in ("accuracy@20", "ndcg@20")}
+            runs.append(run(tmp_path / f"{name.replace('/', '-')}{seed}", name, results, seed))
+    return judge(runs)
+
+
+def test_claims_that_were_tested_have_one_row_each(verdicts):
+    lines = claims_table(verdicts).splitlines()
+    assert lines[0].count("|") == 5
+    assert [line[:6] for line in lines[2:]] == ["| H1 T", "| H2 T", "| H3 R"]
+    memory = lines[2]
+    assert "**violated**, -.1" in memory
+    assert memory.endswith("(3 seeds) |")
+    assert "amnet &gt; amnet/no-memory | accuracy@20" in memory
+    assert "seeds" not in lines[3]
+    assert "ndcg" not in lines[4], "of several metrics the first"
+    assert claims_table([]).count("\n") == 1
+
+
+def test_claims_are_updated_where_the_file_has_room_for_them(tmp_path, verdicts):
+    path = tmp_path / "README.md"
+    marks = f"{RESULTS[0]}\n{RESULTS[1]}\nwords\n"
+    path.write_text(marks)
+    update_readme(path, everything(), verdicts)
+    assert "violated" not in path.read_text()
+    path.write_text(f"{marks}{CLAIMS[0]}\nold\n{CLAIMS[1]}\nend\n")
+    assert update_readme(path, everything(), verdicts)
+    assert "**violated**" in path.read_text()
+    assert path.read_text().endswith(f"{CLAIMS[1]}\nend\n")
+    assert not update_readme(path, everything(), verdicts, check=True)
+    assert update_readme(path, everything(), verdicts[:1], check=True)
