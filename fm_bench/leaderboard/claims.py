@@ -102,24 +102,26 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
 
 
 def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> NDArray[np.float64]:
-    """The measure of every request; NaN where the request changes none of its attributes."""
+    """The measure of every request; NaN where the request changes none of the measure's attributes."""
     protocol = table.key.protocol
     values = pooled(seeds, protocol, measure.metric)
     if not measure.attributes:
         return values
-    known = [name for name in measure.attributes if name in table.attributes]
+    changes = _changes(seeds[0], protocol)
+    known = [changes[name] for name in measure.attributes if name in changes]
     if not known:
         raise UserError(f"the data have no attribute named {' or '.join(measure.attributes)}.")
-    return np.where(_changing(seeds[0], protocol, known[0]), values, np.nan)
+    return np.where(np.any(known, axis=0), values, np.nan)
 
 
-def _changing(run: Run, protocol: str, attribute: str) -> NDArray[np.bool_]:
-    """Which requests change ``attribute``, ``(R,)``. Raises UserError if the run does not tell."""
-    name = f"{protocol}/{CHANGES} {attribute}"
+def _changes(run: Run, protocol: str) -> dict[str, NDArray[np.bool_]]:
+    """Attribute -> which requests change it, ``(R,)``. Raises UserError if the run does not tell."""
+    prefix = f"{protocol}/{CHANGES} "
     with np.load(run.path, allow_pickle=False) as arrays:  # its other results were read from there already
-        if name not in arrays.files:
-            raise UserError(f"{run.path} does not say which requests change {attribute}: run the benchmark again.")
-        return np.asarray(arrays[name] > 0)
+        found = {name.removeprefix(prefix): arrays[name] > 0 for name in arrays.files if name.startswith(prefix)}
+    if not found:
+        raise UserError(f"{run.path} does not say what requests change: run the benchmark again.")
+    return found
 
 
 def random_weights(record: Record) -> bool:

@@ -158,7 +158,9 @@ def test_attributes_of_claims_are_those_of_the_data():
     data = {"garments": SCHEMA.names, "fashion-product": REQUIRED}
     for claim in CLAIMS:
         for names in data.values() if claim.attributes else ():
-            assert len(set(claim.attributes) & set(names)) == 1, claim
+            assert len(set(claim.attributes) & set(names)) in ((3,) if "pattern" in claim.attributes[1:] else (1,)), (
+                claim
+            )
 
 
 @pytest.mark.parametrize(
@@ -185,26 +187,30 @@ def test_ablations_of_amgan_are_the_rows_of_its_table(row, x, y, metric, reporte
 def test_manipulated_is_compared_with_original_of_the_same_run(tmp_path):
     """H12: better on the whole, worse for patterns."""
     rng = np.random.default_rng(0)
-    pattern = np.arange(600) % 3 == 0
-    before, after = rng.random(600) < 0.6, rng.random(600) < np.where(pattern, 0.4, 0.9)
+    pattern, colour = np.arange(1200) % 6 == 0, np.arange(1200) % 6 > 3
+    fit = ~pattern & ~colour  # half of all: no target, so that nothing is manipulated and nothing is claimed
+    before = rng.random(1200) < 0.6
+    after = rng.random(1200) < np.select([pattern, colour], [0.3, 0.9], 0.0)
     results = {"classification/original": before, "classification/manipulated": after}
-    asked = {"classification/changes pattern": pattern, "classification/changes colour": ~pattern}
-    parts = {"classification": {name: {"manipulated": {"value": 0.5}} for name in ("pattern", "colour")}}
+    asked = {
+        f"classification/changes {name}": of for name, of in (("pattern", pattern), ("colour", colour), ("fit", fit))
+    }
+    parts = {"classification": {name: {"manipulated": {"value": 0.5}} for name in ("pattern", "colour", "fit")}}
     flam = run(tmp_path, "flam", {k: v.astype(float) for k, v in (results | asked).items()}, by_attribute=parts)
     found = {v.claim.id: v for v in claims.judge([flam]) if v.claim.protocol == "classification"}
     assert found["H12 (FLM-82, 86)"].outcome == "preserved"
     assert found["H12 (FLM-81, 85)"].outcome == "preserved"
     assert found["FLM-80, 84"].outcome == "preserved"
     assert found["FLM-79, 83"].outcome == "untested"
-    assert found["FLM-79, 83"].reason == "the data have no attribute named category or article_type."
+    assert found["FLM-79, 83"].reason.startswith("the data have no attribute named category or article_type")
     difference = found["H12 (FLM-81, 85)"].difference
     assert difference.value == pytest.approx(before[pattern].mean() - after[pattern].mean(), abs=1e-6)
     assert difference.low < difference.value < difference.high
-    assert difference.high - difference.low < 0.25  # of 200 requests, paired: 2 x 1.96 x 0.69 / sqrt(200) = 0.19
+    assert difference.high - difference.low < 0.25  # of 200 requests, paired: 2 x 1.96 x 0.67 / sqrt(200) = 0.19
     silent = run(tmp_path / "b", "flam", {k: v.astype(float) for k, v in results.items()}, by_attribute=parts)
     found = {v.claim.id: v for v in claims.judge([silent]) if v.claim.protocol == "classification"}
-    assert found["H12 (FLM-82, 86)"].outcome == "preserved"
-    assert "does not say which requests change pattern" in found["H12 (FLM-81, 85)"].reason
+    assert "does not say what requests change" in found["H12 (FLM-82, 86)"].reason
+    assert "does not say what requests change" in found["H12 (FLM-81, 85)"].reason
 
 
 def test_a_claim_about_an_attribute_looks_only_at_its_requests(tmp_path):
@@ -212,7 +218,8 @@ def test_a_claim_about_an_attribute_looks_only_at_its_requests(tmp_path):
     for turn, expected in ((colour, "preserved"), (~colour, "violated")):
         runs = []
         for name, hits in (("flam/m-adv", turn), ("flam/s-adv", ~turn)):
-            results = {"manipulate-1/accuracy@50": hits * 1.0, "manipulate-1/changes colour": colour * 1.0}
+            asked = {"manipulate-1/changes colour": colour * 1.0, "manipulate-1/changes pattern": ~colour * 1.0}
+            results = {"manipulate-1/accuracy@50": hits * 1.0} | asked
             parts = {"manipulate-1": {"colour": {"accuracy@50": {"value": 0.5}}}}
             runs.append(run(tmp_path / str(next(FOLDERS)), name, results, by_attribute=parts))
         found = {v.claim.id: v for v in claims.judge(runs)}

@@ -11,7 +11,7 @@ class Measure(NamedTuple):
     Attributes:
         method: as on the command line.
         metric: e.g. ``accuracy@20``.
-        attributes: only requests that change the first of these that the data have; none for all requests.
+        attributes: only requests that change one of these; none for all requests.
     """
 
     method: str
@@ -35,7 +35,7 @@ class Claim:
         tie: whether the printed difference is so small, or the words so weak, that only the reverse would speak
             against the claim.
         metric_y: what y is judged on, if not on ``metric``.
-        attributes: the claim is about requests that change this attribute; its names in our data, one for each.
+        attributes: the claim is about requests that change one of these, by their names in our data.
     """
 
     id: str
