@@ -16,7 +16,7 @@ from fm_bench.errors import UserError, unknown
 
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
-    "methods": {"description", "method", "stages", "variants", "modes", "data", "loader", "evaluation"},
+    "methods": {"description", "default", "method", "stages", "variants", "modes", "data", "loader", "evaluation"},
     "data": {"description", "reader", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }
@@ -147,7 +147,7 @@ def _positive(what: str, number: int | None) -> None:
 
 
 def split_method(spec: str) -> tuple[str, str]:
-    """``amnet/no-memory`` to ``("amnet", "no-memory")``; the variant is empty where none is named.
+    """``amnet/no-memory`` to ``("amnet", "no-memory")``; the variant is empty where none is named, or the ``default``.
 
     Raises:
         UserError: if the method or the variant does not exist.
@@ -156,6 +156,8 @@ def split_method(spec: str) -> tuple[str, str]:
     variants = load("methods", method).get("variants", {}) if method in names("methods") else None
     if variants is None:
         raise unknown("method", method, names("methods"))
+    if variant and variant == load("methods", method).get("default"):
+        return method, ""
     if variant and variant not in variants:
         known = sorted(f"{method}/{name}" for name in variants)
         if not known:

@@ -29,6 +29,7 @@ from fm_bench.data.batches import (
     TripletBatch,
 )
 from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.data.examples import per_step
 from fm_bench.environment import is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
@@ -83,12 +84,22 @@ class StageRunner:
         """Trains every stage of ``method`` in order; at the end it holds the trained weights."""
         results: dict[str, StageResult] = {}
         before = ""
-        for stage in method.stages:
-            if method.skips(stage):
-                continue
+        stages = [stage for stage in method.stages if not method.skips(stage)]
+        if any(stage.manual for stage in stages):
+            self._check_manual()
+        for stage in stages:
             results[stage.name] = self._stage(method, datamodule, stage, before)
             before = results[stage.name].fingerprint
         return results
+
+    def _check_manual(self) -> None:
+        """Raises UserError for Trainer settings that mean nothing, or something else, where a stage steps itself."""
+        for name, without in _AUTOMATIC.items():
+            if self.trainer.get(name, without) not in (None, without):
+                raise UserError(
+                    f"--trainer.{name} is {self.trainer[name]}, but this method has networks that play against each "
+                    "other, each with steps of its own: leave it out."
+                )
 
     def _stage(self, method: Method, datamodule: FashionDataModule, stage: Stage, before: str) -> StageResult:
         budget = self.budgets.get(stage.name, StageBudget())
@@ -179,16 +190,17 @@ class StageRunner:
         datamodule.setup("fit")
         datamodule.validate_by(method.validates)
         images, size = budget.share * self.budget, len(datamodule.train_labels)
-        batch, batches = budget.batch_size or datamodule.batch_size, stage.batches
+        batches = stage.batches
+        step = per_step(batches, budget.batch_size or datamodule.batch_size)
         if not stage.trained:
             return 0, 0
         if batches in WITHOUT_PICTURES:  # none is counted
-            datamodule.use(batches, count=_whole(budget.passes * size, batch), batch_size=budget.batch_size)
+            datamodule.use(batches, count=_whole(budget.passes * size, step), batch_size=budget.batch_size)
             return budget.epochs or 1, 0
         rows = method.stage_rows(stage, datamodule.train_labels) if batches is LabelledBatch else None
         passes = images / (size if rows is None else len(rows)) if batches in (LabelledBatch, InstanceBatch) else 1
         epochs = budget.epochs or max(1, round(passes))
-        count = _whole(images / _PICTURES[batches] / epochs, batch)
+        count = _whole(images / _PICTURES[batches] / epochs, step)
         datamodule.use(batches, rows=rows, count=count, batch_size=budget.batch_size, instances=method.instances)
         return epochs, _PICTURES[batches] * count
 
@@ -242,6 +254,9 @@ class StageRunner:
             ) from error
         return False
 
+
+_AUTOMATIC: dict[str, Any] = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1}
+"""Trainer settings that suppose one optimiser, and what leaves them off."""
 
 _PICTURES = {LabelledBatch: 1, InstanceBatch: 2, TripletBatch: 3, CrossDomainBatch: 3, QuadrupletBatch: 4}
 """Pictures of a training example, by kind of batch."""

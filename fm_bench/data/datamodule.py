@@ -15,7 +15,7 @@ from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
 from fm_bench.data.datasets import Gallery, Pictures, PlainImages, Queries, loader
-from fm_bench.data.examples import Examples, examples, pairs
+from fm_bench.data.examples import Examples, examples, pairs, per_step
 from fm_bench.data.images import cached_images
 from fm_bench.data.instances import Instances
 from fm_bench.data.pairs import PairedBy
@@ -74,7 +74,7 @@ class FashionDataModule(L.LightningDataModule):
         self._examples: Examples | None = None
         self._val_kind: Literal["manipulation", "query"] = "manipulation"
         self._labelled: NDArray[np.int64] | None = None
-        self._stage_batch_size: int | None = None
+        self._per_step = batch_size
         self._train: Pictures | None = None
         self._val: Pictures | None = None
         self._test: Pictures | None = None
@@ -135,7 +135,7 @@ class FashionDataModule(L.LightningDataModule):
                 keeps to them in later stages, too.
             count: images, triplets or pairs per epoch; None for every image once, or once as a reference if it has a
                 partner.
-            batch_size: images, triplets or pairs per step, of all processes together; None for the DataModule's own.
+            batch_size: examples per step, see ``per_step``, of all processes together; None for the DataModule's own.
             instances: pairs of an instance only: what is taken for one.
 
         Raises:
@@ -144,7 +144,7 @@ class FashionDataModule(L.LightningDataModule):
         train = self._fit(self._train)
         if batches is LabelledBatch:
             self._labelled = rows
-        self._stage_batch_size = batch_size
+        self._per_step = per_step(batches, batch_size or self._batch_size)
         self._examples = examples(
             batches,
             train,
@@ -212,7 +212,7 @@ class FashionDataModule(L.LightningDataModule):
         """Augmented batches of the kind chosen by ``use`` (labelled ones if none was)."""
         train = self._fit(self._train)
         chosen = self._examples or examples(LabelledBatch, train, train, seed=self._seed, changes=self._changes)
-        batches = GlobalBatches(chosen.source, self._stage_batch_size or self._batch_size, self._seed)
+        batches = GlobalBatches(chosen.source, self._per_step, self._seed)
         return loader(chosen.dataset, batches, self._num_workers)
 
     def plain_dataloader(self) -> DataLoader[LabelledBatch]:

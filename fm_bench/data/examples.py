@@ -49,6 +49,11 @@ class Examples:
     dataset: Dataset[Any]
 
 
+def per_step(batches: TrainingBatch, batch_size: int) -> int:
+    """Examples that make a batch of ``batch_size``; pairs of an instance are counted by their images."""
+    return max(1, batch_size // 2) if batches is InstanceBatch else batch_size
+
+
 def examples(
     batches: TrainingBatch,
     train: Pictures,

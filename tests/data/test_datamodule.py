@@ -185,7 +185,7 @@ def test_quadruplet_batches_hold_a_twin_of_the_answer(opened: FashionDataModule,
 
 
 def test_instance_batches_hold_anchors_and_then_their_partners(opened: FashionDataModule, plain: None) -> None:
-    opened.use(InstanceBatch, count=64, batch_size=32, instances="labels")
+    opened.use(InstanceBatch, count=64, batch_size=64, instances="labels")
     labels = opened.dataset.catalog.labels
     for batch in opened.train_dataloader():
         assert isinstance(batch, InstanceBatch)

@@ -79,12 +79,12 @@ def datamodule(tmp_path) -> FashionDataModule:
     return FashionDataModule(dataset, image_size=(16, 16), batch_size=16, eval_batch_size=32, cache=tmp_path / "cache")
 
 
-def train(folder: Path, datamodule: FashionDataModule, failing_epoch: int | None = None):
+def train(folder: Path, datamodule: FashionDataModule, failing_epoch: int | None = None, **trainer):
     said: list[str] = []
     L.seed_everything(0, verbose=False)
     method = Players(datamodule.schema.to_dict())
     method.failing_epoch = failing_epoch
-    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"} | trainer
     runner = StageRunner(folder, 0, 480, {"game": StageBudget(epochs=3)}, quiet, "none", {}, said.append)
     return method, runner.run(method, datamodule), said
 
@@ -108,6 +108,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
     state = torch.load(kept, weights_only=True)
     assert state["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+@pytest.mark.parametrize("setting", [{"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}, {"max_steps": 8}])
+def test_settings_of_one_optimiser_are_refused_before_anything_is_trained(tmp_path, datamodule, setting):
+    with pytest.raises(UserError, match=rf"--trainer\.{next(iter(setting))} is"):
+        train(tmp_path / "run", datamodule, **setting)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_game_goes_on_with_both_players(tmp_path, datamodule):
