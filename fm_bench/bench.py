@@ -29,6 +29,7 @@ from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
+from fm_bench.outcomes import prepare as prepare_judges
 from fm_bench.questions import (
     Question,
     ask_all,
@@ -157,14 +158,16 @@ class Bench:
             self.say(note)
         method.to(computing_device(self.config.trainer))  # Lightning leaves it on the CPU
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
+        with clock("prepare_judges"):
+            trained = prepare_judges(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
         if not is_rank_zero():
             return None
         with clock("search"):
             reports = judge(method, vectors, datamodule, asked)
         outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
         with clock("other_protocols"):
-            found = other_outcomes(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
-        told = [note for outcome in found.values() for note in outcome.notes]
+            found, problems = other_outcomes(trained)
+        told = [*(note for outcome in found.values() for note in outcome.notes), *problems]
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)

@@ -2,9 +2,9 @@
 """The protocol ``generation``: a drawn picture of what is asked for, against the same garment drawn with the change.
 
 Drawn garments alone have that truth. Whether a prototype shows the wanted values is read by an attribute classifier
-that no judged method has a part in: the attribute network of ``attribute-based``, seed 0, trained on the training split
-by that method's recipe, whatever the settings of the judged run are. It is trained once for all methods. ``identity``
-and the methods that start from the attribute stage may share its weights; none of them draws anything of its own.
+that has no part in any method which draws: the attribute network of ``attribute-based``, seed 0, trained on the
+training split by that method's recipe, whatever the settings of the judged run are. It is trained once for all methods.
+``identity`` and others that start from the attribute stage may share its weights, but draw nothing of their own.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.config import SHOWN_ONLY, RunConfig, configure
 from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
-from fm_bench.data.samplers import processes
 from fm_bench.data.transforms import denormalise, normalise
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
+from fm_bench.files import digest
 from fm_bench.methods import METHODS, AttributeNetwork
 from fm_bench.methods.attribute_network import predict_labels
 from fm_bench.outcomes.shares import estimates, share
@@ -40,7 +40,12 @@ CLASSIFIER = "attribute-based"
 
 _AT_ONCE = 32  # pictures whose structure is compared: the filters need much memory
 
-_PLACES = SHOWN_ONLY | {"accelerator", "devices"}  # Trainer settings that say where, and not how, something is trained
+_PLACES = SHOWN_ONLY | {
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+}  # Trainer settings that say where, and not how, something is trained
 
 
 def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
@@ -73,7 +78,7 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
     """
     data = trained.datamodule
     requests = ask(trained.dataset, data.gallery_rows, protocol, trained.config.evaluation.requests)
-    network = classifier(trained)
+    network = trained.prepared[protocol.name]
     likeness, prototypes, truths = [], [], []
     for positions, prototype in drawn(trained, requests):
         truth = redrawn(trained.dataset, requests, positions, data.image_size)
@@ -88,9 +93,11 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
         f"{protocol.name}: in the true pictures the classifier reads all wanted values of {ceiling['exact']:.1%}, "
         f"{ceiling['changed']:.1%} of the changed and {ceiling['kept']:.1%} of the kept ones"
     )
+    # Prototypes that another classifier has read, or of another size, are no answer to the same question.
+    asked = digest(requests.digest, data.image_size, np.concatenate(truths))
     return Outcome(
         protocol,
-        requests.digest,
+        asked,
         metrics,
         len(requests),
         scores,
@@ -149,11 +156,9 @@ def compare(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, 
 # ------------------------------------------------------------------------------------------------------- classifier
 
 
-def classifier(trained: Trained) -> AttributeNetwork:
+def prepare(trained: Trained) -> AttributeNetwork:
     """The trained classifier, on the method's device; trained unless an equal one lies in the cache of stages."""
-    config = classifier_config(trained.config, alone=processes()[1] > 1)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the other processes of the run have ended
+    config = classifier_config(trained.config)
     data = data_module(config, trained.dataset)
     data.setup("fit")
     with isolate_rng():
@@ -165,17 +170,10 @@ def classifier(trained: Trained) -> AttributeNetwork:
     return network.eval().to(trained.method.device)
 
 
-def classifier_config(config: RunConfig, *, alone: bool = False) -> RunConfig:
-    """How the classifier is trained: a recipe, and of ``config`` only data, size of the pictures, and where to compute.
-
-    Args:
-        config: of the judged run.
-        alone: of its processes one is left.
-    """
+def classifier_config(config: RunConfig) -> RunConfig:
+    """How the classifier is trained: a recipe, and of ``config`` only data, size of pictures, and where to compute."""
     recipe = configure(CLASSIFIER, config.data, config.profile, "common", seed=0)
     places = {name: value for name, value in config.trainer.items() if name in _PLACES}
-    if alone:
-        places["devices"] = 1
     loader = replace(recipe.loader, image_size=config.loader.image_size, num_workers=config.loader.num_workers)
     return replace(recipe, reader=config.reader, loader=loader, trainer={**recipe.trainer, **places})
 

@@ -70,10 +70,11 @@ def represent(trained: Trained, requests: Requests) -> tuple[F32, F64]:
     queries = [query for batch in in_order(trained, pictures, len(requests)) for query in _single(batch)]
 
     def embed(query: int) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = method.embed(queries[query]).embedding.cpu().numpy()
+        with precision(trained.config.trainer, method.device):  # anew, so that every method casts its weights each time
+            vector: NDArray[np.float32] = method.embed(queries[query]).embedding.cpu().numpy()
         return vector
 
-    with torch.no_grad(), precision(trained.config.trainer, method.device):
+    with torch.no_grad():
         vectors, milliseconds = timed(embed, len(queries), device=method.device)
     return np.concatenate(vectors), milliseconds
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
@@ -21,3 +21,4 @@ class Trained(NamedTuple):
     datamodule: FashionDataModule  # set up to fit and to predict
     asked: Mapping[str, Question]  # the requests of the protocols that search
     folder: Path  # of the run
+    prepared: Mapping[str, Any] = {}  # by protocol, what its judge made ready on every process

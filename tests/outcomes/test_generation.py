@@ -17,6 +17,7 @@ from fm_bench.data.requests import Requests
 from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 from fm_bench.methods.base import Method
+from fm_bench.methods.bounds import Identity
 from fm_bench.outcomes import generation
 from fm_bench.outcomes.generation import agreement, classifier_config, compare, obstacle, outcome, redrawn
 from fm_bench.outcomes.shares import estimates
@@ -77,12 +78,11 @@ def judge(world, tmp_path, monkeypatch):
             [everything.get(picture.tobytes(), np.full(len(data.schema.names), -7)) for picture in pictures]
         )
 
-    monkeypatch.setattr(generation, "classifier", lambda trained: None)
     monkeypatch.setattr(generation, "read", read)
 
     def of(paint):
         method = _Artist(data.schema, paint).eval()
-        return outcome(PROTOCOL, Trained(config, method, dataset, data, {}, tmp_path))
+        return outcome(PROTOCOL, Trained(config, method, dataset, data, {}, tmp_path, {PROTOCOL.name: None}))
 
     return of
 
@@ -225,8 +225,27 @@ def test_the_classifier_is_the_same_for_every_method_and_setting(world):
     )
     larger = replace(config, loader=replace(config.loader, image_size=48))
     assert classifier_config(larger).loader.image_size == 48
-    several = replace(config, trainer={"devices": 2, "strategy": "ddp", "accelerator": "cpu"})
-    assert classifier_config(several, alone=True).trainer == {"devices": 1, "accelerator": "cpu"}
+    several = replace(config, trainer={"devices": 2, "strategy": "ddp", "accelerator": "cpu", "max_epochs": 3})
+    assert classifier_config(several).trainer == {"devices": 2, "strategy": "ddp", "accelerator": "cpu"}
+
+
+def test_pictures_are_read_as_the_network_reads_its_own_batches(world):
+    """The right channels, in the right order, normalised."""
+    _, _, data, requests = world
+    network = Identity(data.schema.to_dict(), backbone="resnet10t").eval()
+    loader = data.query_dataloader(requests)
+    batch = data.on_after_batch_transfer(loader.dataset[np.arange(8)], 0)
+    with torch.no_grad():
+        logits = network.logits(network.backbone(batch.image))
+    seen = generation.read(network, _queries(world)[:8])
+    assert np.array_equal(seen, torch.stack([block.argmax(1) for block in logits], dim=1).numpy())
+
+
+def test_what_another_classifier_reads_is_another_question(world, judge, monkeypatch):
+    first = judge(lambda images, h, at: images)
+    assert first.request_digest == judge(lambda images, h, at: images * 0).request_digest
+    monkeypatch.setattr(generation, "read", lambda network, pictures: np.zeros((len(pictures), 12), np.int64))
+    assert first.request_digest != judge(lambda images, h, at: images).request_digest
 
 
 @pytest.mark.slow
@@ -241,5 +260,5 @@ def test_identity_copies_and_shares_the_classifiers_training(tmp_path):
     first, second = (record.metrics["generation"] for record in records)
     assert first == second  # copies, read by one classifier
     assert set(first) == {"exact", "changed", "kept", "ssim", "l1"}
-    assert records[0].request_digests["generation"] == records[0].request_digests["manipulate-1"]
+    assert records[0].request_digests["generation"] == records[1].request_digests["generation"]
     assert any(note.startswith("generation: in the true pictures") for note in records[0].notes)
