@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from fm_bench.attributes import MISSING
 from fm_bench.data.batches import QuadrupletBatch
+from fm_bench.errors import UserError
 from fm_bench.methods.base import Context, Method, Stage
 from fm_bench.nn.losses import attribute_cross_entropy, euclidean
 from fm_bench.nn.prototypes import Generator, MetricEncoder, from_pixels, to_pixels
@@ -32,9 +33,11 @@ class AMGAN(Method):
 
     Differs: the sizes of kernels stand only in a figure and are ours; a request of nothing searches with the picture
     itself; the learning rate rises and falls as every method's here; the encoder starts from He's weights, having no
-    normalisation. In common mode the generator's losses do not saturate, classifiers learn by cross-entropy, summed
-    over attributes, from all four real pictures, pictures with equal labels are no negatives of Eq. 4, and both players
-    see the same mini-batch, so that it is drawn once.
+    normalisation. In every mode the query's own picture is left out of the ranking, and requests that change one
+    attribute and two are asked apart; the paper keeps the query in the gallery and mixes them. In common mode the
+    generator's losses do not saturate, classifiers learn by cross-entropy, summed over attributes, from all four real
+    pictures, pictures with equal labels are no negatives of Eq. 4, and both players see the same mini-batch, so that it
+    is drawn once.
 
     When the discriminator moves, the generator normalises by the batch's statistics, and its running statistics stay
     as they were: only its own steps move them.
@@ -58,6 +61,7 @@ class AMGAN(Method):
         discriminator_lr: peak learning rate of encoder and classifiers.
         generator_lr: peak learning rate of the generator.
         betas: of Adam, for both.
+        image_size: height and width of the pictures, where they are known: each network needs a pixel at its smallest.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (
@@ -85,17 +89,50 @@ class AMGAN(Method):
         discriminator_lr: float = 2e-4,
         generator_lr: float = 2e-4,
         betas: Sequence[float] = (0.5, 0.999),
+        image_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__(attributes)
         self.save_hyperparameters()
+        self._check()
         self.generator = Generator(self.schema.num_values, generator_widths, blocks)
         self.encoder = MetricEncoder(encoder_widths)
         self.heads = nn.ModuleList(nn.Linear(self.encoder.dim, size) for size in self.schema.sizes)  # C_m
         self.add_networks()
         self.to(memory_format=torch.channels_last)  # fastest on CPUs
 
+    def _check(self) -> None:
+        given = self.hparams
+        for name, least in (("gamma", 0), ("mu", 0), ("lambda_", 0), ("margin", 0), ("blocks", 0)):
+            if not given[name] >= least:
+                raise UserError(f"--method.{name} is {given[name]}: give at least {least}.")
+        for name, right, wanted in (
+            ("generator_widths", len(given["generator_widths"]) == 3, "three widths"),
+            ("encoder_widths", len(given["encoder_widths"]) > 0, "at least one width"),
+            ("betas", len(given["betas"]) == 2, "two numbers"),
+        ):
+            if not right:
+                raise UserError(f"--method.{name} has {len(given[name])} entries: give {wanted}.")
+        halvings = max(2, len(given["encoder_widths"]))  # the generator has two
+        if given["image_size"] is not None and min(given["image_size"]) < 2**halvings:
+            height, width = given["image_size"]
+            raise UserError(
+                f"pictures of {height} x {width} cannot be halved {halvings} times: "
+                f"raise --loader.image_size to {2**halvings} or give fewer --method.encoder_widths."
+            )
+
     def add_networks(self) -> None:
         """What else a baseline needs that is built on this class."""
+
+    @property
+    def row_notes(self) -> list[str]:
+        """Which of the two readings of Eq. 6 was trained."""
+        if self.hparams["lambda_"] == 0:
+            return super().row_notes
+        terms = {
+            "cross-entropy": "classifiers learn by cross-entropy, where the paper prints the probability itself",
+            "probability": "classifiers learn by the probability itself, as printed, not by its logarithm",
+        }
+        return [*super().row_notes, terms[self.hparams["class_loss"]]]
 
     # --------------------------------------------------------- Sec. 3.2: drawing, and searching with what is drawn
 
@@ -203,13 +240,15 @@ class AMGAN(Method):
             maps: ``(B, L, H/4, W/4)`` the visual maps ``F_x`` that they were drawn from.
         """
         fake = self.encoder(drawn)
-        with torch.no_grad():
-            positive, negative = self.encoder(torch.cat([batch.positive, batch.negative])).chunk(2)
-        near, saturating = euclidean(fake, positive), self.hparams["saturating"]
-        if self.hparams["scheme"] == "pair":
+        pair, saturating = self.hparams["scheme"] == "pair", self.hparams["saturating"]
+        with torch.no_grad():  # Eq. 9 has no negatives
+            real = self.encoder(batch.positive if pair else torch.cat([batch.positive, batch.negative]))
+        positive, *negative = real.split(len(drawn))
+        near = euclidean(fake, positive)
+        if pair:
             metric = pair_generator(near, self.hparams["shift"], saturating=saturating)
         else:
-            metric = triplet_generator(near, euclidean(fake, negative), saturating=saturating)
+            metric = triplet_generator(near, euclidean(fake, *negative), saturating=saturating)
         losses: Losses = {"metric_G": (1.0, metric)} | self.consistency(batch, drawn, maps)
         if self.hparams["lambda_"] > 0:  # e*, the labels of the target, are the picture's own edited by the request
             losses["class_G"] = (self.hparams["lambda_"], self.class_term(fake, batch.target_labels, self.heads))

@@ -35,6 +35,9 @@ class CGAN(AMGAN):
     the second stage pulls prototype and ``y+`` together and pushes prototype and ``y-`` apart, by the probability of
     Eq. 7 (pair) or Eq. 10 (triplet), and classifies real pictures.
 
+    Differs: as in ``AMGAN``; and the first stage keeps its last epoch, since there is nothing to search with yet by
+    which an epoch could be chosen.
+
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
         saturating: take the ordinary generator loss ``log(1 - D(x~))`` of the first stage rather than ``-log D(x~)``.
@@ -50,13 +53,13 @@ class CGAN(AMGAN):
         self.critic_heads = nn.ModuleList(nn.Linear(self.critic.dim, size) for size in self.schema.sizes)
 
     def stage_state(self, stage: Stage) -> dict[str, Tensor]:
-        """The first stage leaves the generator and its discriminator, the second one the encoder and its heads."""
-        first = ("generator.", "critic", "realness.")
-        return {
-            name: value
-            for name, value in self.state_dict().items()
-            if name.startswith(first) == (stage.name == DRAWING.name)
-        }
+        """The first stage leaves the generator and its discriminator, the second one the encoder and its heads.
+
+        Without classification the heads learn nothing, and DDP would wait for their gradients.
+        """
+        metric = ("encoder.", "heads.") if self.hparams["lambda_"] > 0 else ("encoder.",)
+        parts = ("generator.", "critic", "realness.") if stage.name == DRAWING.name else metric
+        return {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
 
     # --------------------------------------------------------- first stage: drawing
 

@@ -33,6 +33,7 @@ from fm_bench.methods.amgan import (
 from fm_bench.nn.losses import euclidean
 from fm_bench.nn.prototypes import Generator, MetricEncoder, from_pixels, replicate, to_pixels
 from fm_bench.recipe import StageBudget
+from fm_bench.results import load_model, save_model
 from fm_bench.training import LAST, StageRunner
 
 ATTRIBUTES = {"colour": ["red", "blue", "green"], "sleeve": ["none", "short"], "fit": ["slim", "wide", "loose", "long"]}
@@ -47,37 +48,61 @@ def build(**options) -> AMGAN:
     return playing(AMGAN(ATTRIBUTES, **(small | options)))
 
 
+def optimizers(model, stage):
+    """What the stage gives the Trainer, without one: schedules are left out, but every optimiser must ask for one."""
+    given = []
+
+    def scheduled(optimizer):
+        given.append(optimizer)
+        return {"optimizer": optimizer}
+
+    model.scheduled = scheduled
+    found = getattr(model, f"{stage}_optimizer")()
+    listed = [entry["optimizer"] for entry in (found if isinstance(found, list) else [found])]
+    assert [id(optimizer) for optimizer in listed] == [id(optimizer) for optimizer in given]
+    return listed
+
+
 def playing(model):
-    """With plain optimisers where the Trainer would give them."""
+    """Takes turns with the model's own optimisers, as the Trainer does: while one moves, the others ask for nothing."""
+    players = optimizers(model, model.stages[0].name)
 
     @contextmanager
     def turn(position):
-        players = [
-            [*model.encoder.parameters(), *model.heads.parameters(), *extra(model)],
-            list(model.generator.parameters()),
-        ]
-        for i, player in enumerate(players):
-            for parameter in player:
-                parameter.requires_grad_(i == position)
+        for player in players:
+            for parameter in parameters_of(player):
+                parameter.requires_grad_(False)
+        for parameter in parameters_of(players[position]):
+            parameter.requires_grad_(True)
 
         def descend(loss):
-            optimizer = torch.optim.Adam(players[position], 1e-3)
-            optimizer.zero_grad()
+            players[position].zero_grad()
             loss.backward()
-            optimizer.step()
+            players[position].step()
 
         yield descend
         for player in players:
-            for parameter in player:
+            for parameter in parameters_of(player):
                 parameter.requires_grad_(True)
 
     model.turn = turn
     return model
 
 
-def extra(model):
-    names = ("critic", "realness")
-    return [parameter for name, parameter in model.named_parameters() if name.startswith(names)]
+def parameters_of(optimizer):
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def named(model, optimizer):
+    """Names of what an optimiser moves."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    moved = [names[id(parameter)] for parameter in parameters_of(optimizer)]
+    assert len(moved) == len(set(moved))
+    return set(moved)
+
+
+def beginning(model, *parts):
+    return {name for name, _ in model.named_parameters() if name.startswith(parts)}
 
 
 def pictures(count=6, height=16, width=12, seed=2):
@@ -101,6 +126,197 @@ def logged(losses):
 
 def scalar(value):
     return torch.tensor([float(value)])
+
+
+# ------------------------------------------------------------------ wiring: who moves, and what each player is given
+
+
+def test_each_player_has_an_optimiser_of_its_own():
+    model = build(discriminator_lr=0.003, generator_lr=0.007, betas=[0.4, 0.95])
+    discriminator, generator = optimizers(model, "adversarial")
+    assert named(model, discriminator) == beginning(model, "encoder.", "heads.")
+    assert named(model, generator) == beginning(model, "generator.")
+    assert named(model, discriminator) | named(model, generator) == beginning(model, "")
+    for optimizer, lr in ((discriminator, 0.003), (generator, 0.007)):
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert [(group["lr"], group["betas"]) for group in optimizer.param_groups] == [(lr, (0.4, 0.95))]
+
+
+WEIGHTS = {"gamma": 2.0, "mu": 3.0, "lambda_": 5.0, "margin": 0.3, "shift": 0.7}
+
+
+def telling(schema) -> QuadrupletBatch:
+    """Two halves alike in kind: all labels of a row differ, two references have equal ones, and some are missing."""
+    reference = torch.tensor([[2, 0, 1], [0, 1, 3], [2, 0, 1], [1, -1, 0], [0, 0, 2], [1, 1, 1], [0, 0, 2], [2, 1, -1]])
+    target = torch.tensor([[0, 0, 1], [0, 0, 3], [1, 0, 1], [2, -1, 0], [0, 1, 0], [1, 1, 2], [0, 0, 3], [0, 1, -1]])
+    negative = torch.tensor([[1, 1, 0], [1, 1, 2], [2, 1, 3], [0, 0, -1], [2, 0, 1], [0, 0, 1], [1, -1, 0], [1, 0, 2]])
+    asked = (reference != target) & (target >= 0)
+    indicator = schema.one_hot(target.masked_fill(~asked, -1))
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randint(0, 60, (32, 3, 16, 12), generator=generator)
+    colour = torch.randint(0, 196, (32, 3, 1, 1), generator=generator)  # so that pictures are far from each other
+    images = normalise((noise + colour).to(torch.uint8))
+    twin = torch.ones(8, dtype=torch.bool)
+    return QuadrupletBatch(*images.chunk(4), indicator, reference, target, negative, twin, torch.arange(8))
+
+
+def pixels_of(batch, rows):
+    """The four real pictures of some rows, in [-1, 1]."""
+    return [to_pixels(images[rows]) for images in batch[:4]]
+
+
+def distance(a, b):
+    return torch.linalg.vector_norm(a - b, dim=-1)
+
+
+def classes_by_hand(heads, features, labels, kind):
+    """G-2: the mean of -p over all known labels, or the sum of -log p over a picture's, averaged over pictures."""
+    p = [
+        head(row.unsqueeze(0)).softmax(-1)[0, label]
+        for row, known in zip(features, labels.tolist(), strict=True)
+        for head, label in zip(heads, known, strict=True)
+        if label >= 0
+    ]
+    return -torch.stack(p).mean() if kind == "probability" else -torch.stack(p).log().sum() / len(labels)
+
+
+def consistency_by_hand(generator, maps, drawn, target, labels, mask):
+    """Eqs. 3-5, one pair after the other; ``labels`` are f, of the picture that the maps are of."""
+    s = [
+        sum(generator.semantics[:, column] for column in columns)
+        for columns in (
+            [start + label for start, label in zip((0, 3, 5), row, strict=True) if label >= 0]
+            for row in labels.tolist()
+        )
+    ]
+    v = maps.mean((2, 3))
+    hinges = []
+    for i in range(len(s)):
+        for j in range(len(s)):
+            if i == j or (mask and torch.equal(labels[i], labels[j])):
+                continue
+            own = F.cosine_similarity(s[i], v[i], dim=0)
+            hinges.append(F.relu(WEIGHTS["margin"] - own + F.cosine_similarity(s[i], v[j], dim=0)))
+            hinges[-1] = hinges[-1] + F.relu(WEIGHTS["margin"] - own + F.cosine_similarity(v[i], s[j], dim=0))
+    return torch.stack(hinges).mean(), (drawn - target).abs().mean()
+
+
+def by_hand(batch, rows, generator, encoder, heads, options):
+    """All losses of both players on ``rows``, from the paper's equations; whoever moves first is the caller's care."""
+    x, y, positive, negative = pixels_of(batch, rows)
+    f, wanted, others = (
+        labels[rows] for labels in (batch.reference_labels, batch.target_labels, batch.negative_labels)
+    )
+    maps = generator.encode(x)
+    drawn = generator.decode(maps, generator.request(batch.indicator[rows]), (16, 12))
+    fake, real, twin, other = (encoder(images) for images in (drawn, y, positive, negative))
+    if options["scheme"] == "pair":
+        p = torch.sigmoid(WEIGHTS["shift"] - distance(real, twin))
+        q = torch.sigmoid(WEIGHTS["shift"] - distance(fake, twin))
+        discriminator = -(p.log() + (1 - q).log()).mean()
+    else:
+        p = torch.sigmoid(distance(real, other) - distance(real, twin))
+        r = torch.sigmoid(distance(real, fake) - distance(real, twin))
+        discriminator = -(p.log() + r.log()).mean()
+        q = torch.sigmoid(distance(fake, other) - distance(fake, twin))
+    kind = options["class_loss"]
+    features, labels = [real], [wanted]
+    if options["classify"] == "all":
+        features, labels = [real, twin, other, encoder(x)], [wanted, wanted, others, f]
+    vse, pixel = consistency_by_hand(generator, maps, drawn, y, f, options["mask_equal"])
+    return {
+        "metric_D": (1.0, discriminator),
+        "class_D": (5.0, classes_by_hand(heads, torch.cat(features), torch.cat(labels), kind)),
+        "metric_G": (1.0, (1 - q).log().mean() if options["saturating"] else -q.log().mean()),
+        "vse": (2.0, vse),
+        "L1": (3.0, pixel),
+        "class_G": (5.0, classes_by_hand(heads, fake, wanted, kind)),
+    }
+
+
+def halved(fresh):
+    """Rows of the first player's mini-batch, and of the second's."""
+    return (slice(0, 4), slice(4, 8)) if fresh else (slice(0, 8), slice(0, 8))
+
+
+def agree(found, expected):
+    """Equal weights, and values within 1e-5."""
+    assert set(found) == set(expected)
+    for name, (weight, value) in expected.items():
+        assert found[name][0] == weight, name
+        assert found[name][1].item() == pytest.approx(value.item(), abs=1e-5), name
+
+
+@SCHEMES
+@FRESH
+@pytest.mark.parametrize("saturating", [False, True])
+@pytest.mark.parametrize("class_loss", ["probability", "cross-entropy"])
+@pytest.mark.parametrize(("classify", "mask_equal"), [("target", False), ("all", True)])
+def test_losses_of_a_step_are_those_of_the_paper(scheme, fresh, saturating, class_loss, classify, mask_equal):
+    """Eqs. 4-14 by hand: the discriminator's with the first weights, the generator's after the discriminator moved."""
+    options = {
+        "scheme": scheme,
+        "saturating": saturating,
+        "class_loss": class_loss,
+        "classify": classify,
+        "mask_equal": mask_equal,
+    }
+    options_of_both = options | WEIGHTS | {"fresh_batches": fresh, "discriminator_lr": 0.01}
+    before, model = build(**options_of_both), build(**options_of_both)
+    batch = telling(model.schema)
+    found = model.adversarial_step(batch)
+    first, second = halved(fresh)
+    with torch.no_grad():
+        answer = by_hand(batch, first, before.generator, before.encoder, before.heads, options)
+        expected = {name: answer[name] for name in ("metric_D", "class_D")}
+        answer = by_hand(batch, second, before.generator, model.encoder, model.heads, options)
+    expected |= {name: answer[name] for name in ("metric_G", "vse", "L1", "class_G")}
+    assert found.pop("twins") == (0.0, torch.tensor(1.0))
+    agree(found, expected)
+
+
+@SCHEMES
+def test_gradients_of_the_generator_are_those_of_its_losses(scheme):
+    """Nothing that belongs to the generator's losses is detached from it."""
+    options = {"scheme": scheme, "saturating": False, "class_loss": "cross-entropy", "classify": "all"}
+    options["mask_equal"] = True
+    model, other = build(**options, **WEIGHTS), build(**options, **WEIGHTS)
+    batch = telling(model.schema)
+    quadruplets_ = Quadruplets.of(batch)
+    drawn, maps = model.generator(quadruplets_.reference, quadruplets_.indicator)
+    weighted(model.generator_losses(quadruplets_, drawn, maps)).backward()
+    expected = by_hand(batch, slice(0, 8), other.generator, other.encoder, other.heads, options)
+    logged({name: expected[name] for name in ("metric_G", "vse", "L1", "class_G")}).backward()
+    for (name, one), two in zip(model.generator.named_parameters(), other.generator.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, atol=1e-4, rtol=1e-3), name
+
+
+@SCHEMES
+def test_gradients_of_the_discriminator_are_those_of_its_losses(scheme):
+    options = {"scheme": scheme, "saturating": False, "class_loss": "cross-entropy", "classify": "all"}
+    options["mask_equal"] = True
+    model, other = build(**options, **WEIGHTS), build(**options, **WEIGHTS)
+    batch = telling(model.schema)
+    quadruplets_ = Quadruplets.of(batch)
+    drawn, _ = model.generator(quadruplets_.reference, quadruplets_.indicator)
+    weighted(model.discriminator_losses(quadruplets_, drawn.detach())).backward()
+    expected = by_hand(batch, slice(0, 8), other.generator, other.encoder, other.heads, options)
+    logged({name: expected[name] for name in ("metric_D", "class_D")}).backward()
+    for part in ("encoder", "heads"):
+        pairs = zip(getattr(model, part).named_parameters(), getattr(other, part).parameters(), strict=True)
+        for (name, one), two in pairs:
+            assert torch.allclose(one.grad, two.grad, atol=1e-4, rtol=1e-3), name
+
+
+@pytest.mark.parametrize("scheme", ["pair", "triplet"])
+def test_only_triplets_need_the_negative_of_the_generator(scheme):
+    model = build(scheme=scheme)
+    batch = Quadruplets.of(telling(model.schema))
+    drawn, maps = model.generator(batch.reference, batch.indicator)
+    seen = []
+    model.encoder.register_forward_hook(lambda module, given, features: seen.append(len(features)))
+    model.generator_losses(batch, drawn, maps)
+    assert sum(seen) == (16 if scheme == "pair" else 24)
 
 
 # ------------------------------------------------------------------ 1 and 2: the request
@@ -173,14 +389,16 @@ def test_invariant_7_softplus_equals_log_sigmoid_and_is_finite_far_away():
 
 def test_invariant_8_hinges():
     known = torch.ones(2, dtype=torch.bool)
-    angle = math.acos(0.9)  # own cosines .9 in both rows, .8 between s_i and v_j
-    other = angle - math.acos(0.8)
-    semantic = torch.tensor([[1.0, 0], [math.cos(other), math.sin(other)]])
-    visual = torch.tensor([[math.cos(angle), math.sin(angle)], [math.cos(other + angle), math.sin(other + angle)]])
-    cosine = F.cosine_similarity(semantic[:, None], visual, dim=-1)
-    expected = sum(max(0.0, 0.2 - 0.9 + cosine[i, j].item()) for i, j in ((0, 1), (1, 0)))
-    assert max(0.0, 0.2 - 0.9 + 0.8) == pytest.approx(0.1)
-    assert visual_semantic(semantic, visual, known, 0.2).item() == pytest.approx(expected, abs=1e-6)
+    # on a circle, s_0 v_0 v_1 s_1: acos .9 from each s to its own v, acos .8 from it to the other one
+    own, other = math.acos(0.9), math.acos(0.8)
+    semantic, visual = (
+        torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles])
+        for angles in ((0.0, own + other), (own, other))
+    )
+    cosine = semantic @ visual.T
+    assert torch.allclose(cosine, torch.tensor([[0.9, 0.8], [0.8, 0.9]]), atol=1e-6)
+    two_hinges = visual_semantic(semantic, visual, known, 0.2).item()
+    assert two_hinges == pytest.approx(2 * 0.1, abs=1e-6), "one for each direction, .2 - .9 + .8"
 
     same = torch.ones(5, 3)
     assert visual_semantic(same, same, torch.ones(5, dtype=torch.bool), 0.2).item() == pytest.approx(0.4)
@@ -349,13 +567,27 @@ def test_invariant_13_a_step_of_the_generator_brings_the_prototype_closer(scheme
 # ------------------------------------------------------------------ 14: labels
 
 
-def test_invariant_14_edited_labels():
+def test_invariant_14_edited_labels(tmp_path):
     schema = AttributeSchema.from_dict({"a": list("xyz"), "b": list("pqrs"), "c": list("abcdefg")})
-    wanted = schema.indicator([("b", "s")])
+    wanted = torch.zeros(14)
+    wanted[3 + 3] = 1  # the second attribute, its value 3
     assert torch.equal(schema.edit(torch.tensor([2, 0, 5]), wanted), torch.tensor([2, 3, 5]))
-    batch = quadruplets(AttributeSchema.from_dict(ATTRIBUTES))
-    differing = (batch.reference_labels != batch.target_labels).sum(-1)
-    assert torch.equal(batch.indicator.sum(-1), differing.float())
+
+    dataset = GarmentsReader(train=160, val=150, test=60).read()
+    datamodule = FashionDataModule(dataset, image_size=(16, 16), batch_size=16, cache=tmp_path, changes=[1, 2])
+    datamodule.setup("fit")
+    datamodule.use(QuadrupletBatch, count=64)
+    values = [(m, v) for m, size in enumerate(datamodule.schema.sizes) for v in range(size)]
+    counts = set()
+    for batch in datamodule.train_dataloader():
+        assert torch.equal(batch.reference_labels, torch.from_numpy(dataset.catalog.labels[batch.index]).long())
+        for h, f, e in zip(batch.indicator, batch.reference_labels.tolist(), batch.target_labels.tolist(), strict=True):
+            ones = h.nonzero().flatten().tolist()
+            edited = dict(enumerate(f)) | dict(values[column] for column in ones)
+            assert list(edited.values()) == e, "e* is the target's, not the request's doing"
+            assert len(ones) == sum(a != b for a, b in zip(f, e, strict=True))
+            counts.add(len(ones))
+    assert counts == {1, 2}
 
 
 # ------------------------------------------------------------------ 15: what is switched off
@@ -376,6 +608,27 @@ def test_invariant_15_without_consistency_the_matrix_still_learns_from_requests(
     drawn, maps = whole.generator(batch.reference, batch.indicator)
     weighted(whole.generator_losses(batch, drawn, maps)).backward()
     assert (whole.generator.semantics.grad.abs().sum(0)[~asked] > 0).any()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_invariant_15_only_the_consistency_reaches_the_visual_maps_by_themselves(gamma):
+    """The generator's encoder learns from its maps' means by Eq. 4 and from nothing else but what is drawn."""
+    model = build(gamma=gamma)
+    batch = Quadruplets.of(telling(model.schema))
+    drawn, maps = model.generator(batch.reference, batch.indicator)
+    aside = maps.detach().requires_grad_()
+    weighted(model.generator_losses(batch, drawn.detach(), aside)).backward()
+    assert (aside.grad is not None and bool(aside.grad.abs().sum() > 0)) == (gamma > 0)
+
+
+def test_invariant_15_the_consistency_moves_the_generators_encoder_and_not_its_decoder():
+    model = build(gamma=1.0)
+    batch = Quadruplets.of(telling(model.schema))
+    drawn, maps = model.generator(batch.reference, batch.indicator)
+    model.generator_losses(batch, drawn, maps)["vse"][1].backward()
+    reached = {name.split(".")[0] for name, p in model.generator.named_parameters() if p.grad is not None}
+    assert reached == {"encoder", "semantics"}
+    assert all(parameter.grad is None for parameter in [*model.encoder.parameters(), *model.heads.parameters()])
 
 
 def test_invariant_15_without_classification_the_heads_learn_nothing():
@@ -491,6 +744,60 @@ def test_encoder_embeds_one_picture_as_it_does_many():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
     images = pictures()
     assert torch.allclose(encoder(images)[:1], encoder(images[:1]), atol=1e-5)
+
+
+# ------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"gamma": -1.0}, "--method.gamma is -1.0: give at least 0"),
+        ({"mu": -0.5}, "--method.mu is -0.5: give at least 0"),
+        ({"lambda_": -1.0}, "--method.lambda_ is -1.0: give at least 0"),
+        ({"margin": -0.1}, "--method.margin is -0.1: give at least 0"),
+        ({"margin": math.nan}, "--method.margin is nan: give at least 0"),
+        ({"blocks": -1}, "--method.blocks is -1: give at least 0"),
+        ({"generator_widths": [4, 6]}, "--method.generator_widths has 2 entries: give three widths"),
+        ({"encoder_widths": []}, "--method.encoder_widths has 0 entries: give at least one width"),
+        ({"betas": [0.5]}, "--method.betas has 1 entries: give two numbers"),
+        ({"image_size": (32, 7)}, "pictures of 32 x 7 cannot be halved 3 times: raise --loader.image_size to 8"),
+        ({"image_size": (3, 3), "encoder_widths": [4]}, "pictures of 3 x 3 cannot be halved 2 times"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_sentence(options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        build(**options)
+
+
+@pytest.mark.parametrize("widths", [[4], [4, 6, 10], [4, 4, 6, 8, 10]])
+def test_the_smallest_pictures_that_are_let_through_can_be_searched_and_drawn(widths):
+    size = 2 ** max(2, len(widths))
+    model = build(encoder_widths=widths, image_size=(size, size)).eval()
+    images = pictures(2, size, size)
+    asked = model.schema.indicator([("colour", "red")]).expand(2, -1)
+    with torch.no_grad():
+        assert model.embed_query(images, asked).shape == (2, widths[-1])
+        assert model.draw(images, asked).shape == images.shape
+    with pytest.raises(UserError, match="cannot be halved"):
+        build(encoder_widths=widths, image_size=(size, size - 1))
+
+
+@pytest.mark.parametrize("size", [None, (16, 12)])
+def test_models_load_whether_or_not_they_know_their_pictures_size(tmp_path, size):
+    """Runs from before the size was known have no such setting."""
+    model = build(image_size=size)
+    if size is None:
+        del model.hparams["image_size"]
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = load_model(tmp_path / "model.ckpt", "amgan-t").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
+
+
+def test_the_row_says_which_class_term_was_trained():
+    assert "cross-entropy" in build().row_notes[0]
+    assert "probability itself, as printed" in build(class_loss="probability").row_notes[0]
+    assert build(lambda_=0).row_notes == []
 
 
 # ------------------------------------------------------------------ training
