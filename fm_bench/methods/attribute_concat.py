@@ -68,6 +68,7 @@ class AttributeConcat(InstanceNetwork):
         margin: float = 1.0,
         negatives: Negatives = "hardest",
         lr: float = 1e-3,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(
             attributes,
@@ -86,6 +87,7 @@ class AttributeConcat(InstanceNetwork):
             instances_lr,
             targets,
             values,
+            image_size,
         )
         self.save_hyperparameters()
         self.parts: AttributeClassifiers | AttributeEmbedders
@@ -103,12 +105,12 @@ class AttributeConcat(InstanceNetwork):
         return side_by_side(self.manipulate(self.parts(self.feature(images)), indicator))
 
     def manipulate(self, slots: Tensor, indicator: Tensor) -> Tensor:
-        """``slots (T, B, k)`` with every asked attribute's replaced by the vector of the wanted class, if it is known.
+        """``slots (T, B, k)`` with those of asked attributes replaced by the vector of the wanted class, if learnt.
 
-        A class that no training image shows changes nothing.
+        A class that no training image shows changes nothing, nor does the only one that they show.
         """
         asked, value = self.wishes(indicator)
-        able = asked & self.parts.known.gather(1, value)
+        able = asked & self.parts.learnt.gather(1, value)
         return torch.where(able.unsqueeze(-1), chosen(self.parts.dictionary, value), slots)
 
     # --------------------------------------------------------- training

@@ -51,11 +51,15 @@ class InstanceNetwork(AttributeNetwork):
         classes: items that the cross-entropy tells apart, those with most pictures; the others are in triplets alone.
         instance_margin: of the triplets, in units of ``1 - cos``.
         instances_lr: peak learning rate of this stage.
-        targets: the attributes that can be manipulated: the paper's ``three``, ``all``, or a list of names.
-        values: how many classes of each, those with most images; None takes all. What is left out has no label.
+        targets: the attributes that can be manipulated: the paper's ``three``, ``all``, or a list of names. Where the
+            schema has none of the three, they are all attributes.
+        values: how many classes of each, those with most images; None takes all. What is left out has no label, and
+            requests for it are answered by the feature as it is.
+        image_size: ``(height, width)`` of the pictures, on which the backbone is tried; None does not try it.
 
     Raises:
-        UserError: if a target is unknown.
+        UserError: if a target is unknown or there is none, if ``values`` leaves nothing to tell apart, or if the
+            backbone cannot read pictures of this size or shows no map of them.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, INSTANCES)
@@ -78,28 +82,57 @@ class InstanceNetwork(AttributeNetwork):
         instances_lr: float = 0.05,
         targets: Literal["three", "all"] | list[str] = "three",
         values: int | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(
             attributes, backbone, weights, images_per_value, attributes_lr, attributes_head_lr, weight_decay
         )
         self.save_hyperparameters()
+        if features == "instances" and not hasattr(self.backbone.features, "forward_features"):
+            raise _no_map(backbone)
+        if image_size is not None:
+            self._try_backbone(*image_size)
         if features == "instances":
-            if not hasattr(self.backbone.features, "forward_features"):
-                raise UserError(
-                    f"backbone {backbone!r} shows no last map to sum up: give a network of timm such as resnet50."
-                )
             self.projection = nn.Linear(self.backbone.dim, dim)
             self.classifier = nn.Linear(dim, classes)
         self.width = dim if features == "instances" else self.backbone.dim
         self.targets = self._targets(targets)
+        if not self.targets:
+            raise UserError("--method.targets names no attribute: give three, all, or names of attributes.")
+        if values is not None and values < 2:
+            raise UserError(
+                f"--method.values is {values}, but one class needs another to be told from: "
+                "give 2 or more, or leave it out to take all."
+            )
         self.cached = torch.zeros(0)  # not a buffer: DDP would send it to every process in every step
 
     def _targets(self, targets: str | list[str]) -> list[int]:
         """Positions of the target attributes, in the order of the schema."""
         if isinstance(targets, list):
             return sorted({self.schema.attribute(name) for name in targets})
-        three = [m for m, name in enumerate(self.schema.names) if any(name in known for known in THREE.values())]
-        return three if targets == "three" and three else list(range(self.schema.num_attributes))
+        return self._three if targets == "three" and self._three else list(range(self.schema.num_attributes))
+
+    @property
+    def _three(self) -> list[int]:
+        """Positions of shape, colour and pattern, as far as the schema has them."""
+        return [m for m, name in enumerate(self.schema.names) if any(name in known for known in THREE.values())]
+
+    def _try_backbone(self, height: int, width: int) -> None:
+        """Shows the backbone a blank picture; draws no random number. Raises UserError if it is of no use."""
+        name = self.hparams["backbone"]
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                seen = self._seen(torch.zeros(1, 3, height, width))
+        except Exception as error:  # every network fails in its own way
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(
+                f"backbone {name!r} cannot read pictures of {height} x {width} pixels ({reason}): "
+                "raise --loader.image_size, or give another network of timm such as resnet50."
+            ) from error
+        self.backbone.train()
+        if self.hparams["features"] == "instances" and (seen.ndim != 4 or seen.shape[1] != self.backbone.dim):
+            raise _no_map(name)
 
     @property
     def instances(self) -> Instances:
@@ -114,12 +147,17 @@ class InstanceNetwork(AttributeNetwork):
         if self.hparams["features"] == "attributes":
             notes.append("features of the attribute classifier, not of instance retrieval")
         elif self.instances == "labels":
-            notes.append("every item has one photo: features take images with the same full label vector as one item")
+            notes.append("most items have one photo: features take images with the same full label vector as one item")
         elif self.instances == "views":
-            notes.append("every item has one photo: features take augmented views of one photo as one item")
+            notes.append("most items have one photo: features take augmented views of one photo as one item")
+        if self.hparams["targets"] == "three" and not self._three:
+            notes.append("the data have neither shape nor colour nor pattern: every attribute can be changed")
         left = [name for m, name in enumerate(self.schema.names) if m not in self.targets]
         if left:
             notes.append(f"requests on {', '.join(left)} are answered by the feature as it is")
+        most = self.hparams["values"]
+        if most is not None and most < max(self.target_sizes):
+            notes.append(f"values beyond the {most} most frequent are answered by the feature as it is")
         return notes
 
     # --------------------------------------------------------- the feature
@@ -127,9 +165,16 @@ class InstanceNetwork(AttributeNetwork):
     def feature(self, images: Tensor) -> Tensor:
         """``x (B, d)`` of length 1 of images ``(B, 3, H, W)``."""
         if self.hparams["features"] == "attributes":
-            return F.normalize(self.backbone(images).float(), dim=-1)
+            return F.normalize(self._seen(images).float(), dim=-1)
+        return F.normalize(self.projection(self._seen(images).float().sum((2, 3))).float(), dim=-1)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the backbone gives: its last map ``(B, C, h, w)``; pooled ``(B, C)`` for ``features="attributes"``."""
+        if self.hparams["features"] == "attributes":
+            pooled: Tensor = self.backbone(images)
+            return pooled
         maps: Tensor = self.backbone.features.forward_features(images)  # type: ignore[operator]  # timm's, not Module's
-        return F.normalize(self.projection(maps.float().sum((2, 3))).float(), dim=-1)
+        return maps
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The feature, which no manipulation ever changes."""
@@ -173,8 +218,8 @@ class InstanceNetwork(AttributeNetwork):
         self.cached = gathered(self.trainer, torch.cat(features))[order]
 
     def on_fit_end(self) -> None:
-        """Forgets the features after the last stage."""
-        if self.stage is self.stages[-1]:
+        """Forgets the features after the last stage that this configuration needs."""
+        if self.stage is [stage for stage in self.stages if not self.skips(stage)][-1]:
             self.cached = torch.zeros(0)
 
     def count_labels(self, batches: Iterable[LabelledBatch]) -> Tensor:
@@ -217,3 +262,9 @@ class InstanceNetwork(AttributeNetwork):
             return super().stage_state(stage)
         left = ("backbone.", "projection.", "classifier.")
         return {name: value for name, value in self.state_dict().items() if name.startswith(left)}
+
+
+def _no_map(backbone: str) -> UserError:
+    return UserError(
+        f"backbone {backbone!r} shows no last map to sum up: give a convolutional network of timm such as resnet50."
+    )

@@ -46,7 +46,8 @@ class FLAM(InstanceNetwork):
     set of unlabelled photos: here it is the training images, whose labels that stage never sees. Layers, weights of
     the losses and rates are not printed. In common mode G adds to the feature and minimises ``-log D``, and an
     embedder's triplets take the hardest other class. Two attributes at once, undefined in the paper, go through one
-    generator after the other, in the order of the schema.
+    generator after the other, in the order of the schema. Under several processes each one searches its own share of
+    the batch for partners.
 
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
@@ -70,6 +71,9 @@ class FLAM(InstanceNetwork):
         cycle_weight: of Eq. 5.
         lr: Adam's rate in the manipulation stage.
         others: see ``InstanceNetwork``.
+
+    Raises:
+        UserError: if the discriminators have no body, or a shared one is to match the target alone.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, INSTANCES, EMBEDDERS, MANIPULATION)
@@ -112,6 +116,7 @@ class FLAM(InstanceNetwork):
         match_weight: float = 10.0,
         cycle_weight: float = 2.0,
         lr: float = 4e-3,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(
             attributes,
@@ -130,6 +135,7 @@ class FLAM(InstanceNetwork):
             instances_lr,
             targets,
             values,
+            image_size,
         )
         self.save_hyperparameters()
         if shared_generator and match == "target":
@@ -137,6 +143,8 @@ class FLAM(InstanceNetwork):
                 "a shared discriminator matches all attributes in one order: give --method.match all, "
                 "or --method.shared_generator false."
             )
+        if not judge_hidden:
+            raise UserError("--method.judge_hidden is empty: give the discriminators' body one width or more.")
         T = len(self.targets)
         self.embedders = AttributeEmbedders(self.width, embedder_hidden, code, self.target_sizes)
         self.generators = Generators(T, self.width, code, hidden, residual=residual, shared=shared_generator)
@@ -148,7 +156,12 @@ class FLAM(InstanceNetwork):
     @property
     def row_notes(self) -> list[str]:
         """What else was done otherwise."""
-        return [*super().row_notes, "two attributes at once, undefined in the paper: one generator after the other"]
+        return [
+            *super().row_notes,
+            "two attributes at once, undefined in the paper: one generator after the other",
+            "the generators learn from the training images without their labels, in the place of the paper's private "
+            "photos; the checkpoint is chosen on validation requests",
+        ]
 
     # --------------------------------------------------------- Sec. 3.3: search
 
@@ -159,10 +172,11 @@ class FLAM(InstanceNetwork):
     def manipulate(self, features: Tensor, indicator: Tensor) -> Tensor:
         """``G_a(x, d_{a,i}) (B, d)`` of ``x (B, d)``, one target after the other; x itself where nothing is asked.
 
-        A value that no embedder learnt changes nothing either.
+        A value that no embedder learnt changes nothing either, nor does the only one of its attribute: what generator
+        there is had no pairs to learn from.
         """
         asked, value = self.wishes(indicator)
-        able = asked & self.embedders.known.gather(1, value)
+        able = asked & self.embedders.learnt.gather(1, value)
         code = self.embedders.look_up(value)
         for target in able.any(1).nonzero().flatten().tolist():
             rows = able[target].nonzero().flatten()

@@ -36,7 +36,12 @@ class _Classes(nn.Module):
             most: how many; None for all that any image shows.
         """
         rank = counts.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        self.known.copy_((counts > 0) & (rank < (most or counts.shape[1])))
+        self.known.copy_((counts > 0) & (rank < (counts.shape[1] if most is None else most)))
+
+    @property
+    def learnt(self) -> Tensor:
+        """Which classes ``(T, C)`` can be asked for: known ones, of attributes with others to tell them from."""
+        return self.known & (self.known.sum(1, keepdim=True) > 1)
 
     def drop_unknown(self, labels: Tensor) -> Tensor:
         """``(T, B)`` labels with −1 where the class is not known."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fm_bench.data.batches import LabelledBatch, PositionsBatch
+from fm_bench.errors import UserError
 from fm_bench.methods.attribute_concat import MEANS, SLOTS, AttributeConcat, side_by_side
 from fm_bench.methods.fir import INSTANCES
 from fm_bench.methods.flam import FLAM
@@ -103,6 +104,43 @@ def test_what_asks_for_nothing_or_for_the_unknown_changes_nothing(build, images,
     plain = model.embed_gallery(images)
     for changes in ([], [("gender", "men")], [("colour", "green")]):  # nothing, no target, on no training image
         assert torch.equal(model.embed_query(images, model.schema.indicator(changes).expand(6, -1)), plain)
+
+
+@BOTH
+def test_an_attribute_with_one_known_class_is_not_changed(build, images, parts):
+    model = build(parts=parts)
+    labels = LABELS.clone()
+    labels[:, 2] = 1  # every training image is blue
+    with torch.no_grad():
+        model.on_slots_start([_labelled(images, labels)])
+        request = model.schema.indicator([("colour", "blue")]).expand(6, -1)
+        assert torch.equal(model.embed_query(images, request), model.embed_gallery(images))
+
+
+@BOTH
+def test_features_are_kept_until_the_last_stage_that_is_not_left_out(build, images, parts):
+    model = build(parts=parts)
+    with torch.no_grad():
+        model.cache_slots([_labelled(images)])
+    model.stage = SLOTS
+    model.on_fit_end()
+    assert len(model.cached) == (6 if parts == "classifiers" else 0)
+    if parts == "classifiers":
+        model.stage = MEANS
+        model.on_fit_end()
+        assert len(model.cached) == 0
+
+
+def test_readers_are_told_which_values_change_nothing(build):
+    said = "values beyond the 2 most frequent are answered by the feature as it is"
+    assert said in build(values=2).row_notes
+    assert not any("most frequent" in note for note in build(values=3).row_notes)
+
+
+@BOTH
+def test_backbones_are_tried_on_the_size_of_the_pictures(parts):
+    with pytest.raises(UserError, match=r"inception_resnet_v2.*64 x 48"):
+        AttributeConcat(ATTRIBUTES, backbone="inception_resnet_v2", parts=parts, image_size=(64, 48))
 
 
 def test_means_are_directions_of_mean_parts_of_true_labels(build, images):

@@ -2,7 +2,11 @@
 """The invariants of the FLAM paper by their numbers, on tiny networks and features; 17 is in tests/outcomes."""
 
 import math
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -15,7 +19,6 @@ from fm_bench.data.batches import InstanceBatch, LabelledBatch, PositionsBatch, 
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.garments import GarmentsReader
 from fm_bench.errors import UserError
-from fm_bench.methods import fir
 from fm_bench.methods.flam import EMBEDDERS, FLAM, INSTANCES, MANIPULATION, Pairs, choose_partners, slot_order, total
 from fm_bench.nn.backbones import Backbone, build_backbone
 from fm_bench.nn.cosine import batch_hard, cosine_distance, cosine_hinge, masked_mean
@@ -185,6 +188,20 @@ def test_only_the_most_frequent_classes_are_learnt(build, images):
     x = model.feature(images)
     assert torch.equal(model.manipulate(x, model.schema.indicator([("colour", "blue")]).expand(6, -1)), x)
     assert not torch.allclose(model.manipulate(x, model.schema.indicator([("colour", "pink")]).expand(6, -1)), x)
+
+
+def test_an_attribute_with_one_known_class_is_not_changed(build, images):
+    model = build()
+    labels = LABELS.clone()
+    labels[:, 2] = 1  # every training image is blue
+    model.on_embedders_start([LabelledBatch(images, labels, torch.arange(6), torch.zeros(6))])
+    assert model.embedders.known[1].tolist() == [False, True, False, False]
+    x = model.feature(images)
+    assert torch.equal(model.manipulate(x, model.schema.indicator([("colour", "blue")]).expand(6, -1)), x)
+    both = model.schema.indicator([("colour", "blue"), ("pattern", "striped")]).expand(6, -1)
+    striped = model.schema.indicator([("pattern", "striped")]).expand(6, -1)
+    assert torch.equal(model.manipulate(x, both), model.manipulate(x, striped))
+    assert not torch.allclose(model.manipulate(x, both), x)
 
 
 # ------------------------------------------------------------------ shapes
@@ -368,6 +385,8 @@ def test_10_a_real_feature_matches_its_own_target_and_not_the_rest(build, featur
     )
     assert difference[:, :, 1:].abs().sum().item() == pytest.approx(away.abs().sum().item(), rel=1e-4)
     assert away.abs().sum() > 1
+    fitted = model.generator_losses(pairs)["M_fake"][1].item()  # summed over targets, averaged over the batch
+    assert fitted == pytest.approx(away.abs().sum().item() / 12, rel=1e-4)
 
 
 @pytest.mark.parametrize("match", ["target", "all"])
@@ -470,7 +489,13 @@ def test_15_requests(build, images):
     assert (found == x).all(1).tolist() == [True, False, True, True, True, True]
     code = model.embedders.dictionary[1, 2]
     assert torch.allclose(found[1], model.generators.one(1, x[1:2], code.expand(1, -1))[0], atol=1e-6)
-    assert torch.allclose(found.norm(dim=-1), torch.ones(6), atol=1e-5), "ranks by cosine, whatever the length"
+    gallery = F.normalize(torch.randn(50, DIM), dim=-1)
+    order = torch.cdist(found, gallery).argsort(1)
+    assert len(order.unique(dim=0)) > 1
+    for length in (0.1, 7.0):
+        assert torch.equal(torch.cdist(length * found, gallery).argsort(1), order), "only the direction counts"
+    assert torch.allclose(found.norm(dim=-1), torch.ones(6), atol=1e-5)
+    assert torch.allclose(model.embed_gallery(images).norm(dim=-1), torch.ones(6), atol=1e-5)
 
 
 def test_two_requests_go_through_one_generator_after_the_other(build, images):
@@ -497,9 +522,40 @@ def test_targets(build, targets, expected):
 
 def test_targets_of_other_names(build):
     assert build({"sleeve": ["a", "b"], "color": ["c", "d"], "article_type": ["e", "f"]}).targets == [1, 2]
-    assert build({"sleeve": ["a", "b"], "length": ["c", "d"]}).targets == [0, 1], "none of the three: all"
+    other = build({"sleeve": ["a", "b"], "length": ["c", "d"]})
+    assert other.targets == [0, 1], "none of the three: all"
+    assert any("neither shape nor colour nor pattern" in note for note in other.row_notes)
+    assert not any("neither" in note for note in build().row_notes)
     with pytest.raises(UserError, match="colour"):
         build(targets=["colur"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        ({"targets": []}, "targets names no attribute"),
+        ({"judge_hidden": []}, "judge_hidden is empty"),
+        ({"values": 1}, "values is 1"),
+        ({"values": 0}, "values is 0"),
+        ({"values": -3}, "values is -3"),
+    ],
+)
+def test_settings_that_leave_nothing_to_learn_are_refused(build, wrong, found):
+    with pytest.raises(UserError, match=found):
+        build(**wrong)
+
+
+def test_readers_of_the_row_are_told(build):
+    def told(said, **options):
+        return any(said in note for note in build(**options).row_notes)
+
+    assert told("values beyond the 3 most frequent are answered by the feature as it is", values=3)
+    assert not told("most frequent", values=4)
+    assert not told("most frequent")
+    assert told("without their labels, in the place of the paper's private photos")
+    assert told("chosen on validation requests")
+    assert told("most items have one photo", pairs="labels")
+    assert not told("one photo")
 
 
 # ------------------------------------------------------------------ features
@@ -581,6 +637,32 @@ def test_backbones_without_maps_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("backbone", "side", "features", "found"),
+    [
+        ("inception_resnet_v2", 64, "instances", "'inception_resnet_v2' cannot read pictures of 64 x 64"),
+        ("inception_resnet_v2", 64, "attributes", "'inception_resnet_v2' cannot read pictures of 64 x 64"),
+        ("vit_tiny_patch16_224", 64, "instances", "cannot read pictures of 64 x 64 .*224"),
+        ("vit_tiny_patch16_224", 224, "instances", "shows no last map .* convolutional network of timm"),
+        ("swin_tiny_patch4_window7_224", 224, "instances", "shows no last map .* convolutional network of timm"),
+    ],
+)
+def test_backbones_are_tried_on_the_size_of_the_pictures(backbone, side, features, found):
+    with pytest.raises(UserError, match=found):
+        FLAM(ATTRIBUTES, backbone=backbone, features=features, image_size=(side, side))
+
+
+@pytest.mark.parametrize("features", ["instances", "attributes"])
+def test_trying_a_backbone_changes_nothing(features):
+    states = []
+    for size in (None, (40, 32)):
+        torch.manual_seed(0)
+        model = FLAM(ATTRIBUTES, backbone="resnet10t", features=features, image_size=size)
+        assert all(module.training for module in model.modules())
+        states.append(model.state_dict() | {"drawn next": torch.rand(3)})
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize(
     ("backbone", "width"),
     [
         ("resnet50", 2048),
@@ -643,6 +725,75 @@ def test_features_are_kept_until_the_last_stage_ends(build, images):
     model.on_fit_end()
     assert len(model.cached) == 0
     assert "cached" not in model.state_dict()
+
+
+class Untrained(FLAM):
+    """FLAM on features that nobody trained, so that any number of processes has the same."""
+
+    def skips(self, stage):
+        return stage in FLAM.stages[:2]
+
+    def keep_features(self, batches):
+        super().keep_features(batches)
+        torch.save(self.cached, f"kept{self.trainer.world_size}-{self.trainer.global_rank}.pt")
+
+    def on_train_end(self):
+        state = self.stage_state(self.stage)
+        torch.save(state, f"{self.stage.name}{self.trainer.world_size}-{self.trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_same_features_and_train_the_same_networks(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            from pathlib import Path
+
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            import lightning as L
+            from test_flam import Untrained
+
+            from fm_bench.data.datamodule import FashionDataModule
+            from fm_bench.data.garments import GarmentsReader
+            from fm_bench.recipe import StageBudget
+            from fm_bench.training import StageRunner
+
+            if __name__ == "__main__":
+                dataset = GarmentsReader(train=150, val=120, test=60).read()  # five batches, the last one not full
+                datamodule = FashionDataModule(
+                    dataset, image_size=(24, 24), batch_size=32, eval_batch_size=32, cache=Path("cache")
+                )
+                L.seed_everything(0, verbose=False)
+                small = {{"dim": 8, "hidden": 16, "judge_hidden": [16, 8], "code": 4, "embedder_hidden": 16}}
+                method = Untrained(datamodule.schema.to_dict(), backbone="resnet10t", values=2, **small)
+                trainer = {{"enable_progress_bar": False, "accelerator": "cpu", "devices": int(sys.argv[1])}}
+                budgets = {{name: StageBudget(share=0.0, epochs=1) for name in ("embedders", "manipulation")}}
+                runner = StageRunner(Path("of" + sys.argv[1]), 0, 150, budgets, trainer, "none", {{}}, print)
+                runner.run(method, datamodule)
+            """
+        )
+    )
+    for devices in ("1", "2"):
+        subprocess.run(
+            [sys.executable, str(script), devices], check=True, capture_output=True, timeout=300, cwd=tmp_path
+        )
+
+    def left(name):
+        return torch.load(tmp_path / name, weights_only=True)
+
+    alone = left("kept1-0.pt")
+    assert alone.shape == (150, 8)
+    for rank in (0, 1):
+        assert torch.allclose(left(f"kept2-{rank}.pt"), alone, atol=1e-5)
+    known = left("of1/stages/embedders/final.pt")["embedders.known"]
+    assert (known.sum(1) == 2).all()
+    assert torch.equal(left("of2/stages/embedders/final.pt")["embedders.known"], known)
+    for stage in ("embedders", "manipulation"):
+        first, second = left(f"{stage}2-0.pt"), left(f"{stage}2-1.pt")
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert all(value.isfinite().all() for value in first.values())
 
 
 def test_embedders_step_reads_the_targets_alone(build, features):
@@ -766,7 +917,6 @@ def test_pairs_are_a_tuple_of_one_shape(build, features):
     assert isinstance(pairs, Pairs)
     assert pairs.features.shape == (T, 12, DIM)
     assert pairs.embedded.shape == pairs.wanted.shape == (T, 12, K)
-    assert fir.THREE.keys() == {"shape", "colour", "pattern"}
 
 
 def test_an_attributes_embedding_is_that_of_its_own_embedder(build, features):
