@@ -111,7 +111,7 @@ class AMGAN(Method):
             ("betas", len(given["betas"]) == 2, "two numbers"),
         ):
             if not right:
-                raise UserError(f"--method.{name} has {len(given[name])} entries: give {wanted}.")
+                raise UserError(f"--method.{name} is {list(given[name])}: give {wanted}.")
         halvings = max(2, len(given["encoder_widths"]))  # the generator has two
         if given["image_size"] is not None and min(given["image_size"]) < 2**halvings:
             height, width = given["image_size"]
