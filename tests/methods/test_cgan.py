@@ -6,7 +6,24 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_amgan import ATTRIBUTES, logged, playing, quadruplets
+from test_amgan import (
+    ATTRIBUTES,
+    WEIGHTS,
+    agree,
+    beginning,
+    classes_by_hand,
+    consistency_by_hand,
+    distance,
+    halved,
+    logged,
+    named,
+    optimizers,
+    parameters_of,
+    pixels_of,
+    playing,
+    quadruplets,
+    telling,
+)
 
 from fm_bench.methods.amgan import Quadruplets
 from fm_bench.methods.cgan import CGAN, DRAWING, METRIC
@@ -26,6 +43,124 @@ def changed(before, model):
 
 def state(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_each_stage_moves_its_own_part_at_its_own_rate():
+    model = build(discriminator_lr=0.003, generator_lr=0.007)
+    critic, generator = optimizers(model, "drawing")
+    (metric,) = optimizers(model, "metric")
+    assert named(model, critic) == beginning(model, "critic.", "realness.", "critic_heads.")
+    assert named(model, generator) == beginning(model, "generator.")
+    assert named(model, metric) == beginning(model, "encoder.", "heads.")
+    assert named(model, critic) | named(model, generator) | named(model, metric) == beginning(model, "")
+    for optimizer, lr in ((critic, 0.003), (generator, 0.007), (metric, 0.003)):
+        assert [(group["lr"], group["betas"]) for group in optimizer.param_groups] == [(lr, (0.5, 0.999))]
+
+
+CHOICES = {"class_loss": ("probability", "cross-entropy"), "classify": ("target", "all")}
+
+
+def real_by_hand(batch, rows, encoder, heads, options):
+    """The classification of real pictures."""
+    x, y, positive, negative = (encoder(images) for images in pixels_of(batch, rows))
+    f, wanted, others = (
+        labels[rows] for labels in (batch.reference_labels, batch.target_labels, batch.negative_labels)
+    )
+    features, labels = [y], [wanted]
+    if options["classify"] == "all":
+        features, labels = [y, positive, negative, x], [wanted, wanted, others, f]
+    return classes_by_hand(heads, torch.cat(features), torch.cat(labels), options["class_loss"])
+
+
+def drawing_by_hand(batch, rows, generator, judges, options):
+    """The ordinary game, with D the probability that the critic calls a picture real."""
+    critic, realness, heads = judges
+    x, y, _, _ = pixels_of(batch, rows)
+    maps = generator.encode(x)
+    drawn = generator.decode(maps, generator.request(batch.indicator[rows]), (16, 12))
+    real, fake = (torch.sigmoid(realness(critic(images)))[:, 0] for images in (y, drawn))
+    vse, pixel = consistency_by_hand(generator, maps, drawn, y, batch.reference_labels[rows], options["mask_equal"])
+    return {
+        "realness_D": (1.0, -(real.log() + (1 - fake).log()).mean()),
+        "class_D": (5.0, real_by_hand(batch, rows, critic, heads, options)),
+        "realness_G": (1.0, (1 - fake).log().mean() if options["saturating"] else -fake.log().mean()),
+        "vse": (2.0, vse),
+        "L1": (3.0, pixel),
+        "class_G": (5.0, classes_by_hand(heads, critic(drawn), batch.target_labels[rows], options["class_loss"])),
+    }
+
+
+def judges_of(model):
+    return model.critic, model.realness, model.critic_heads
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("saturating", [False, True])
+@pytest.mark.parametrize("class_loss", CHOICES["class_loss"])
+@pytest.mark.parametrize("classify", CHOICES["classify"])
+def test_losses_of_drawing_are_those_of_an_ordinary_game(fresh, saturating, class_loss, classify):
+    """By hand: the critic's with the first weights, the generator's after the critic moved."""
+    options = {"saturating": saturating, "class_loss": class_loss, "classify": classify, "mask_equal": not fresh}
+    both = options | WEIGHTS | {"fresh_batches": fresh, "discriminator_lr": 0.01}
+    before, model = build(**both), build(**both)
+    batch = telling(model.schema)
+    found = model.drawing_step(batch)
+    first, second = halved(fresh)
+    with torch.no_grad():
+        answer = drawing_by_hand(batch, first, before.generator, judges_of(before), options)
+        expected = {name: answer[name] for name in ("realness_D", "class_D")}
+        answer = drawing_by_hand(batch, second, before.generator, judges_of(model), options)
+    expected |= {name: answer[name] for name in ("realness_G", "vse", "L1", "class_G")}
+    del found["twins"]
+    agree(found, expected)
+
+
+@SCHEMES
+@pytest.mark.parametrize("class_loss", CHOICES["class_loss"])
+@pytest.mark.parametrize("classify", CHOICES["classify"])
+def test_losses_of_the_second_stage_are_between_prototypes_and_real_pictures(scheme, class_loss, classify):
+    """By hand, with prototypes as the search draws them."""
+    options = {"scheme": scheme, "class_loss": class_loss, "classify": classify}
+    model = build(**options, **WEIGHTS)
+    model.begin(METRIC, 0)
+    model.train()
+    batch, rows = telling(model.schema), slice(0, 8)
+    found = model.metric_step(batch)
+    with torch.no_grad():
+        x, _, positive, negative = pixels_of(batch, rows)
+        drawn, _ = model.eval().generator(x, batch.indicator)
+        near, far = (distance(model.encoder(drawn), model.encoder(images)) for images in (positive, negative))
+        if scheme == "pair":
+            p, q = torch.sigmoid(WEIGHTS["shift"] - near), torch.sigmoid(WEIGHTS["shift"] - far)
+            metric = -(p.log() + (1 - q).log()).mean()
+        else:
+            metric = -torch.sigmoid(far - near).log().mean()
+        classes = real_by_hand(batch, rows, model.encoder, model.heads, options)
+    agree(found, {"metric": (1.0, metric), "class": (5.0, classes)})
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 1.0])
+def test_every_weight_of_the_second_stage_that_asks_for_a_gradient_gets_one(lambda_):
+    """DDP waits for every one of them."""
+    model = build(lambda_=lambda_)
+    model.begin(METRIC, 0)
+    model.train()
+    logged(model.metric_step(quadruplets(model.schema))).backward()
+    asking = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    got = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert asking == got == beginning(model, *(("encoder.", "heads.") if lambda_ else ("encoder.",)))
+    assert set(model.stage_state(METRIC)) == asking
+
+
+def test_without_classification_heads_that_ask_for_no_gradient_stay_as_they_are():
+    model = build(lambda_=0.0)
+    model.begin(METRIC, 0)
+    (optimizer,) = optimizers(model, "metric")
+    before = state(model)
+    logged(model.metric_step(quadruplets(model.schema))).backward()
+    optimizer.step()
+    assert {name.split(".")[0] for name in changed(before, model)} == {"encoder"}
+    assert len(parameters_of(optimizer)) > len(model.stage_state(METRIC))
 
 
 @pytest.mark.parametrize("fresh", [False, True])
