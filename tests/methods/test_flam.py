@@ -733,6 +733,11 @@ class Untrained(FLAM):
     def skips(self, stage):
         return stage in FLAM.stages[:2]
 
+    def count_labels(self, batches):
+        counts = super().count_labels(batches)
+        torch.save(counts, f"counts{self.trainer.world_size}-{self.trainer.global_rank}.pt")
+        return counts
+
     def keep_features(self, batches):
         super().keep_features(batches)
         torch.save(self.cached, f"kept{self.trainer.world_size}-{self.trainer.global_rank}.pt")
@@ -787,6 +792,7 @@ def test_two_processes_keep_the_same_features_and_train_the_same_networks(tmp_pa
     assert alone.shape == (150, 8)
     for rank in (0, 1):
         assert torch.allclose(left(f"kept2-{rank}.pt"), alone, atol=1e-5)
+        assert torch.equal(left(f"counts2-{rank}.pt"), left("counts1-0.pt"))
     known = left("of1/stages/embedders/final.pt")["embedders.known"]
     assert (known.sum(1) == 2).all()
     assert torch.equal(left("of2/stages/embedders/final.pt")["embedders.known"], known)
