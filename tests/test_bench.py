@@ -274,3 +274,77 @@ def test_variants_follow_paper_mode():
     plain = configure("amnet", "garments", "paper", "paper", 0).hyper
     for variant, change in (("no-memory", {"memory": False}), ("no-ranking", {"classification_weight": 1.0})):
         assert configure(f"amnet/{variant}", "garments", "paper", "paper", 0).hyper == plain | change
+
+
+GAN = {
+    "generator_widths": [64, 128, 256],
+    "blocks": 4,
+    "encoder_widths": [64, 128, 256, 512, 512],
+    "gamma": 1.0,
+    "mu": 1.0,
+    "lambda_": 1.0,
+    "margin": 0.2,
+    "shift": 1.0,
+    "class_loss": "probability",
+    "classify": "target",
+    "saturating": True,
+    "mask_equal": False,
+    "fresh_batches": True,
+    "discriminator_lr": 0.0002,
+    "generator_lr": 0.0002,
+    "betas": (0.5, 0.999),
+}
+JOINT = {
+    "backbone": "alexnet",
+    "weights": None,
+    "images_per_value": None,
+    "attributes_lr": 0.05,
+    "attributes_head_lr": 0.05,
+    "weight_decay": 0.0005,
+    "dim": 512,
+    "margin": 0.2,
+    "step": 1.0,
+    "lr": 0.02,
+    "new_lr": 3.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "hyper", "batch_size"),
+    [
+        ("amgan-p", GAN | {"scheme": "pair"}, 128),
+        ("amgan-t", GAN | {"scheme": "triplet"}, 128),
+        ("amgan-p/no-vse", GAN | {"scheme": "pair", "gamma": 0.0}, 128),
+        ("amgan-p/no-l1", GAN | {"scheme": "pair", "mu": 0.0}, 128),
+        ("amgan-t/no-cls", GAN | {"scheme": "triplet", "lambda_": 0.0}, 128),
+        ("cgan-p", GAN | {"scheme": "pair"}, 128),
+        ("cgan-t", GAN | {"scheme": "triplet"}, 128),
+        ("fcd", JOINT, 64),
+    ],
+)
+def test_paper_mode_of_amgan_and_its_baselines_is_what_is_printed(spec, hyper, batch_size):
+    config = configure(spec, "garments", "paper", "paper", 0)
+    assert config.hyper == hyper
+    assert config.loader.batch_size == batch_size
+    common = configure(spec, "garments", "paper", "common", 0)
+    assert common.hyper != hyper
+
+
+def test_paper_mode_of_amgan_runs(tmp_path):
+    small = ["--method.generator_widths", "[4, 6, 8]", "--method.blocks", "1", "--method.encoder_widths", "[4, 6, 8]"]
+    asked = ["--mode", "paper", "--budget", "300", "--evaluation.protocols", "[manipulate-1]", *small]
+    assert bench("amgan-t", *asked, out=tmp_path / "run") == 0
+    record = load(tmp_path / "run" / "record.json")
+    assert record.mode == "paper"
+    assert record.config["hyper"] | {"betas": (0.5, 0.999)} == GAN | {
+        "scheme": "triplet",
+        "generator_widths": [4, 6, 8],
+        "blocks": 1,
+        "encoder_widths": [4, 6, 8],
+    }
+    assert any("probability itself, as printed" in note for note in record.notes)
+
+
+def test_pictures_too_small_for_amgan_are_one_sentence(tmp_path, capsys):
+    assert bench("amgan-t", "--loader.image_size", "16", out=tmp_path / "run") == 2
+    assert "pictures of 16 x 16 cannot be halved 5 times: raise --loader.image_size to 32" in capsys.readouterr().err

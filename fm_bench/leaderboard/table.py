@@ -145,12 +145,18 @@ def _rivals(table: Table) -> tuple[Row | None, list[Row]]:
 
 
 def _differences(table: Table, best: Row, others: Sequence[Row]) -> RichTable:
-    """What each row lacks to the best one, with the p-values of all tests adjusted for their number."""
+    """What each row lacks to the best one, with the p-values of all methods adjusted for their number.
+
+    Floors are shown but not counted: that a method beats guessing is no claim of the table.
+    """
     metric = table.headline
     found = [fold_test(row.records, best.records, table.key.protocol, metric) for row in others]
     result = RichTable(
         title=Text(f"{words(metric)}, difference from the best row, {best.label}"),
-        caption=Text("paired t-test over folds, two-sided; Holm: p adjusted for all tests of this table"),
+        caption=Text(
+            "paired t-test over folds against the best row, two-sided; "
+            "Holm: p adjusted for all methods of this table, floors left out"
+        ),
         box=SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -158,9 +164,11 @@ def _differences(table: Table, best: Row, others: Sequence[Row]) -> RichTable:
     )
     for name in ("method", "difference", "95 % interval", "p", "p (Holm)"):
         result.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
-    for row, test, adjusted in zip(others, found, holm([test.p for test in found]), strict=True):
+    adjusted = iter(holm([test.p for row, test in zip(others, found, strict=True) if row.role != "floor"]))
+    for row, test in zip(others, found, strict=True):
         ends = f"{test.low:+.3f} to {test.high:+.3f}"
-        result.add_row(Text(_mark(row)), f"{test.value:+.3f}", ends, _p(test.p), _p(adjusted))
+        corrected = MISSING if row.role == "floor" else _p(next(adjusted))
+        result.add_row(Text(_mark(row)), f"{test.value:+.3f}", ends, _p(test.p), corrected)
     return result
 
 
