@@ -5,7 +5,15 @@ import json
 import sys
 from pathlib import Path
 
+from fm_bench import recipe
 from fm_bench.cli import main
+
+SPECS = [
+    spec
+    for name in recipe.names("methods")
+    for spec in (name, *(f"{name}/{v}" for v in recipe.load("methods", name).get("variants", {})))
+]
+"""Every method and variant."""
 
 
 def command(*arguments, out: Path) -> list[str]:
