@@ -73,7 +73,7 @@ def test_the_same_command_runs_only_what_is_missing_and_prints_the_same(runs, ph
     }
     assert load(lost).metrics == values
     assert "fashion-product, 5 folds · smoke · common · search" in out
-    assert re.search(r"^ *random \(floor\) +-0\.\d+ +-0\.\d+ to [-+]0\.\d+ +[<.\d]+ +[<.\d]+ *$", out, re.MULTILINE)
+    assert re.search(r"^ *random \(floor\) +-0\.\d+ +-0\.\d+ to [-+]0\.\d+ +[<.\d]+ +\N{EN DASH} *$", out, re.MULTILINE)
     page = (runs / "leaderboard.html").read_text()
     assert "fashion-product, 5 folds" in page
 
