@@ -12,7 +12,7 @@ from torch.func import functional_call
 from fm_bench.attributes import MISSING
 from fm_bench.data.batches import QuadrupletBatch
 from fm_bench.errors import UserError
-from fm_bench.methods.base import Context, Method, Stage
+from fm_bench.methods.base import Context, Method, Stage, weighted_sum
 from fm_bench.nn.losses import attribute_cross_entropy, euclidean
 from fm_bench.nn.prototypes import Generator, MetricEncoder, from_pixels, to_pixels
 
@@ -187,12 +187,12 @@ class AMGAN(Method):
             shown = drawn.detach()
         with self.turn(DISCRIMINATOR) as descend:
             losses = discriminator(first, shown)
-            descend(weighted(losses))
+            descend(weighted_sum(losses))
         with self.turn(GENERATOR) as descend:
             if self.hparams["fresh_batches"]:
                 drawn, maps = self.generator(second.reference, second.indicator)
             answer = generator(second, drawn, maps)
-            descend(weighted(answer))
+            descend(weighted_sum(answer))
         return losses | answer | {"twins": (0.0, batch.twin.float().mean())}
 
     @torch.no_grad()
@@ -311,11 +311,6 @@ def halves(batch: QuadrupletBatch) -> tuple[QuadrupletBatch, QuadrupletBatch]:
     """A mini-batch for each player; a single row serves both."""
     half = (len(batch.index) + 1) // 2
     return QuadrupletBatch(*(field[:half] for field in batch)), QuadrupletBatch(*(field[-half:] for field in batch))
-
-
-def weighted(losses: Losses) -> Tensor:
-    """The sum that a player descends."""
-    return torch.stack([weight * value for weight, value in losses.values()]).sum()
 
 
 # ------------------------------------------------------------- Eqs. 7-12: the metric games, of distances (B,)

@@ -203,7 +203,7 @@ class Method(L.LightningModule, ABC):
         """Weighted sum of the stage's losses; each is logged unweighted as ``train/<name>``."""
         assert self.stage is not None, "call begin(stage) first"
         losses: dict[str, tuple[float, Tensor]] = getattr(self, f"{self.stage.name}_step")(batch)
-        total = torch.stack([weight * value for weight, value in losses.values()]).sum()
+        total = weighted_sum(losses)
         values = {f"train/{name}": value.detach() for name, (_, value) in losses.items()}
         self.log_dict(
             values | {"train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(batch.index)
@@ -298,3 +298,8 @@ class Method(L.LightningModule, ABC):
         else:
             vectors = self.embed_gallery(batch.image, context)
         return EmbeddingBatch(vectors.float(), batch.index)
+
+
+def weighted_sum(losses: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """What is descended: the sum of ``{"loss name": (weight, value)}``."""
+    return torch.stack([weight * value for weight, value in losses.values()]).sum()

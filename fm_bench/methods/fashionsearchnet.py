@@ -15,7 +15,7 @@ from torch.optim import SGD
 from fm_bench.data.batches import LabelledBatch, TripletPositionsBatch
 from fm_bench.data.regions import REGIONS
 from fm_bench.methods.base import Context, Method, Stage
-from fm_bench.nn.gather import gathered
+from fm_bench.nn.gather import features_in_order
 from fm_bench.nn.localisation import above, class_maps, component_boxes, crop_and_resize, whole
 from fm_bench.nn.losses import attribute_cross_entropy
 from fm_bench.nn.regions import region_masks
@@ -322,21 +322,11 @@ class FashionSearchNet(Method):
         return self.slots(images)[:, : self.schema.num_attributes]
 
     def cache_representation(self, batches: Iterable[LabelledBatch]) -> None:
-        """Keeps ``f (N, A, D_f)`` of all training images: nothing below the third stage changes any more.
-
-        Batches come in the order of the catalogue, dealt out to the processes in turn. The shares of all processes are
-        put together and sorted by catalogue row (``index``), which is the order that triplets count their positions in.
-        """
-        if len(self.cached):
-            return
-        A = self.schema.num_attributes
-        rows = [torch.zeros(0, dtype=torch.long, device=self.device)]  # a process may have no batch at all
-        features = [torch.zeros(0, A, self.hparams["dim"], device=self.device)]
-        for batch in batches:
-            rows.append(batch.index)
-            features.append(self.attribute_slots(batch.image))
-        order = gathered(self.trainer, torch.cat(rows)).argsort()
-        self.cached = gathered(self.trainer, torch.cat(features))[order]
+        """Keeps ``f (N, A, D_f)`` of all training images: nothing below the third stage changes any more."""
+        if not len(self.cached):
+            empty = torch.zeros(0, self.schema.num_attributes, self.hparams["dim"], device=self.device)
+            pictures = ((batch.index, self.attribute_slots(batch.image)) for batch in batches)
+            self.cached = features_in_order(self.trainer, pictures, empty)
 
     def on_representation_start(self, batches: Iterable[LabelledBatch]) -> None:
         """Starts every projection at the principal axes of the training images: distances begin as those of f."""

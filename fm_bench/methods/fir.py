@@ -15,7 +15,7 @@ from fm_bench.errors import UserError
 from fm_bench.methods.attribute_network import ATTRIBUTES, AttributeNetwork
 from fm_bench.methods.base import Context, Stage
 from fm_bench.nn.cosine import batch_hard, masked_mean
-from fm_bench.nn.gather import gathered
+from fm_bench.nn.gather import features_in_order
 from fm_bench.nn.translation import spread
 
 INSTANCES = Stage("instances", InstanceBatch, shared=True)
@@ -202,20 +202,10 @@ class InstanceNetwork(AttributeNetwork):
     # --------------------------------------------------------- what later stages train on
 
     def keep_features(self, batches: Iterable[LabelledBatch]) -> None:
-        """Keeps ``x (N, d)`` of all training images: nothing below the later stages changes any more.
-
-        Batches come in the order of the catalogue, dealt out to the processes in turn. The shares of all processes are
-        put together and sorted by catalogue row (``index``), which is the order that positions count in.
-        """
-        if len(self.cached):
-            return
-        rows = [torch.zeros(0, dtype=torch.long, device=self.device)]  # a process may have no batch at all
-        features = [torch.zeros(0, self.width, device=self.device)]
-        for batch in batches:
-            rows.append(batch.index)
-            features.append(self.feature(batch.image))
-        order = gathered(self.trainer, torch.cat(rows)).argsort()
-        self.cached = gathered(self.trainer, torch.cat(features))[order]
+        """Keeps ``x (N, d)`` of all training images: nothing below the later stages changes any more."""
+        if not len(self.cached):
+            pictures = ((batch.index, self.feature(batch.image)) for batch in batches)
+            self.cached = features_in_order(self.trainer, pictures, torch.zeros(0, self.width, device=self.device))
 
     def on_fit_end(self) -> None:
         """Forgets the features after the last stage that this configuration needs."""

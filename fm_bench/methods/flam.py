@@ -12,7 +12,7 @@ from torch.optim import Adam
 from fm_bench.data.batches import LabelledBatch, PositionsBatch, UnlabelledPositionsBatch
 from fm_bench.errors import UserError
 from fm_bench.methods.attribute_network import ATTRIBUTES
-from fm_bench.methods.base import Context, Stage
+from fm_bench.methods.base import Context, Stage, weighted_sum
 from fm_bench.methods.fir import INSTANCES, InstanceNetwork
 from fm_bench.nn.cosine import masked_mean
 from fm_bench.nn.embedders import AttributeEmbedders, Negatives, chosen
@@ -289,10 +289,10 @@ class FLAM(InstanceNetwork):
             pairs, agreement = self.pairs(self.cached[batch.position])
         with self.turn(0) as descend:
             judged = self.discriminator_losses(pairs)
-            descend(total(judged))
+            descend(weighted_sum(judged))
         with self.turn(1) as descend:
             made = self.generator_losses(pairs)
-            descend(total(made))
+            descend(weighted_sum(made))
         return {**judged, **made, "dictionary_cosine": (0.0, agreement)}
 
     def manipulation_optimizer(self) -> Any:
@@ -350,8 +350,3 @@ def choose_partners(embedded: Tensor, classes: Tensor, *, online: bool) -> tuple
     else:
         score = torch.rand(allowed.shape, device=allowed.device)
     return score.masked_fill(~allowed, -torch.inf).argmax(-1), allowed.any(-1)
-
-
-def total(losses: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-    """The weighted sum."""
-    return torch.stack([weight * value for weight, value in losses.values()]).sum()

@@ -29,8 +29,8 @@ from fm_bench.methods.amgan import (
     triplet_generator,
     triplet_probability,
     visual_semantic,
-    weighted,
 )
+from fm_bench.methods.base import weighted_sum
 from fm_bench.nn.losses import euclidean
 from fm_bench.nn.prototypes import Generator, MetricEncoder, from_pixels, replicate, to_pixels
 from fm_bench.recipe import StageBudget
@@ -285,7 +285,7 @@ def test_gradients_of_the_generator_are_those_of_its_losses(scheme):
     batch = telling(model.schema)
     quadruplets_ = Quadruplets.of(batch)
     drawn, maps = model.generator(quadruplets_.reference, quadruplets_.indicator)
-    weighted(model.generator_losses(quadruplets_, drawn, maps)).backward()
+    weighted_sum(model.generator_losses(quadruplets_, drawn, maps)).backward()
     expected = by_hand(batch, slice(0, 8), other.generator, other.encoder, other.heads, options)
     logged({name: expected[name] for name in ("metric_G", "vse", "L1", "class_G")}).backward()
     for (name, one), two in zip(model.generator.named_parameters(), other.generator.parameters(), strict=True):
@@ -300,7 +300,7 @@ def test_gradients_of_the_discriminator_are_those_of_its_losses(scheme):
     batch = telling(model.schema)
     quadruplets_ = Quadruplets.of(batch)
     drawn, _ = model.generator(quadruplets_.reference, quadruplets_.indicator)
-    weighted(model.discriminator_losses(quadruplets_, drawn.detach())).backward()
+    weighted_sum(model.discriminator_losses(quadruplets_, drawn.detach())).backward()
     expected = by_hand(batch, slice(0, 8), other.generator, other.encoder, other.heads, options)
     logged({name: expected[name] for name in ("metric_D", "class_D")}).backward()
     for part in ("encoder", "heads"):
@@ -600,14 +600,14 @@ def test_invariant_15_without_consistency_the_matrix_still_learns_from_requests(
     drawn, maps = model.generator(batch.reference, batch.indicator)
     losses = model.generator_losses(batch, drawn, maps)
     assert "vse" not in losses
-    weighted(losses).backward()
+    weighted_sum(losses).backward()
     asked = batch.indicator.sum(0) > 0
     gradient = model.generator.semantics.grad.abs().sum(0)
     assert (gradient[asked] > 0).all()
     assert gradient[~asked].eq(0).all(), "only the consistency reaches values that nobody asks for"
     whole = build()
     drawn, maps = whole.generator(batch.reference, batch.indicator)
-    weighted(whole.generator_losses(batch, drawn, maps)).backward()
+    weighted_sum(whole.generator_losses(batch, drawn, maps)).backward()
     assert (whole.generator.semantics.grad.abs().sum(0)[~asked] > 0).any()
 
 
@@ -618,7 +618,7 @@ def test_invariant_15_only_the_consistency_reaches_the_visual_maps_by_themselves
     batch = Quadruplets.of(telling(model.schema))
     drawn, maps = model.generator(batch.reference, batch.indicator)
     aside = maps.detach().requires_grad_()
-    weighted(model.generator_losses(batch, drawn.detach(), aside)).backward()
+    weighted_sum(model.generator_losses(batch, drawn.detach(), aside)).backward()
     assert (aside.grad is not None and bool(aside.grad.abs().sum() > 0)) == (gamma > 0)
 
 
@@ -638,7 +638,7 @@ def test_invariant_15_without_classification_the_heads_learn_nothing():
     drawn, maps = model.generator(batch.reference, batch.indicator)
     losses = model.discriminator_losses(batch, drawn.detach()) | model.generator_losses(batch, drawn, maps)
     assert not any(name.startswith("class") for name in losses)
-    weighted(losses).backward()
+    weighted_sum(losses).backward()
     assert all(parameter.grad is None for parameter in model.heads.parameters())
 
 

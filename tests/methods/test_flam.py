@@ -19,7 +19,8 @@ from fm_bench.data.batches import InstanceBatch, LabelledBatch, PositionsBatch, 
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.garments import GarmentsReader
 from fm_bench.errors import UserError
-from fm_bench.methods.flam import EMBEDDERS, FLAM, INSTANCES, MANIPULATION, Pairs, choose_partners, slot_order, total
+from fm_bench.methods.base import weighted_sum
+from fm_bench.methods.flam import EMBEDDERS, FLAM, INSTANCES, MANIPULATION, Pairs, choose_partners, slot_order
 from fm_bench.nn.backbones import Backbone, build_backbone
 from fm_bench.nn.cosine import batch_hard, cosine_distance, cosine_hinge, masked_mean
 from fm_bench.nn.embedders import AttributeEmbedders
@@ -324,7 +325,7 @@ def test_8_both_forms_push_towards_real(build, features, saturating):
     before = model.discriminators(model.generators(pairs.features, pairs.wanted))[0].mean().item()
     for _ in range(5):
         optimizer.zero_grad()
-        total(model.generator_losses(pairs)).backward()
+        weighted_sum(model.generator_losses(pairs)).backward()
         optimizer.step()
     assert model.discriminators(model.generators(pairs.features, pairs.wanted))[0].mean().item() > before
 
@@ -337,7 +338,7 @@ def test_9_who_learns_from_what(build, features):
         "discriminators",
     }
     pairs = _pairs(model, features)
-    total(model.discriminator_losses(pairs)).backward()
+    weighted_sum(model.discriminator_losses(pairs)).backward()
     assert all(parameter.grad is None for parameter in model.generators.parameters())
     assert all(parameter.grad.any() for parameter in model.discriminators.parameters())
     before = [parameter.grad.clone() for parameter in model.discriminators.parameters()]
@@ -345,7 +346,7 @@ def test_9_who_learns_from_what(build, features):
     model.generators = build(hidden=4).generators
     assert torch.equal(model.discriminator_losses(pairs)["M_real"][1], other), "M_real does not look at G"
     model.discriminators.requires_grad_(False)
-    total(model.generator_losses(pairs)).backward()
+    weighted_sum(model.generator_losses(pairs)).backward()
     assert all(parameter.grad.any() for parameter in model.generators.parameters())
     after = [parameter.grad for parameter in model.discriminators.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -426,8 +427,8 @@ def test_12_a_batch_of_one_class_has_no_pairs(build, features):
         pairs = model.pairs(features)[0]
     assert not pairs.found.any()
     for losses in (model.discriminator_losses(pairs), model.generator_losses(pairs)):
-        assert total(losses).item() == 0
-        total(losses).backward()
+        assert weighted_sum(losses).item() == 0
+        weighted_sum(losses).backward()
     gradients = [p.grad for p in [*model.generators.parameters(), *model.discriminators.parameters()]]
     assert not any(gradient.any() or gradient.isnan().any() for gradient in gradients)
 
