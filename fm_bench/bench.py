@@ -21,7 +21,7 @@ from fm_bench.config import GIVEN_BY_DATA, RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
 from fm_bench.embedding import embed_to_store, embedding_dim
-from fm_bench.environment import code_digest, is_rank_zero
+from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.files import digest, write_json
@@ -30,6 +30,7 @@ from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
 from fm_bench.outcomes import prepare as prepare_judges
+from fm_bench.processes import is_rank_zero
 from fm_bench.questions import (
     Question,
     ask_all,

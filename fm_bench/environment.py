@@ -40,13 +40,6 @@ def code_digest() -> str:
     return hasher.hexdigest()
 
 
-def is_rank_zero() -> bool:
-    """Whether this is the process that writes and speaks; true in a run of one process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
-
-
 def code_version() -> dict[str, str]:
     """Package version, digest of the sources, and the git revision where there is a checkout."""
     return {"version": fm_bench.__version__, "digest": code_digest(), "git": _git_revision()}

@@ -30,11 +30,11 @@ from fm_bench.data.batches import (
 )
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.examples import per_step
-from fm_bench.environment import is_rank_zero
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.methods import Method, Stage
+from fm_bench.processes import is_rank_zero
 from fm_bench.recipe import StageBudget
 
 LOGGERS = ("csv", "tensorboard", "wandb", "none")

@@ -2,8 +2,9 @@
 """Embeddings in, report out: search, judge every request, average with intervals."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from fm_bench.evaluation.sweep import Nested, Sweep
 from fm_bench.retrieval.distances import F32, F64, I64, check_embeddings, exact
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.ordering import Ranking
-from fm_bench.retrieval.scan import count_before
 from fm_bench.retrieval.search import check_exclusions, check_k
+from fm_bench.retrieval.searcher import Opener, Searcher
 
 __all__ = ["Estimate", "Report", "View", "evaluate"]
 
@@ -97,6 +98,7 @@ def evaluate(
     gallery_keys: NDArray[np.integer[Any]] | None = None,
     query_keys: NDArray[np.integer[Any]] | None = None,
     views: Iterable[View] | None = None,
+    searcher: Opener = ExactIndex,
     seed: int = 0,
     infeasible: Literal["error", "miss"] = "error",
     resamples: int = RESAMPLES,
@@ -121,6 +123,7 @@ def evaluate(
             vectors ``(N, D)`` in which they are searched, of the gallery's images in their order. Every request stands
             in one view. They are taken one at a time, and let go before the next is taken, so that a generator needs
             memory for one.
+        searcher: opens a gallery ``(N, D)`` to search, from ``keys`` and ``seed`` of the order of ties.
         seed: of the order of ties and the resamples.
         infeasible: a request without any hit in the gallery is an ``"error"``, or a ``"miss"`` that is counted.
         resamples: of the requests, for the intervals; 0 leaves the intervals out.
@@ -160,7 +163,7 @@ def evaluate(
     place[counted] = np.arange(len(counted))
     nested = Nested(hits, protocol.sweep, keys, names[counted], seed) if protocol.sweep else None
     asked = _Asked(queries[counted], names[counted], place)
-    found = _search(views, asked, hits, protocol, keys, nested, seed)
+    found = _search(views, asked, hits, protocol, keys, nested, partial(searcher, keys=keys, seed=seed))
     values = _values(found, hits, protocol, nested)
     changed = None if changed is None else np.asarray(changed)[counted]
     attributes = [str(m) for m in range(targets.shape[1])] if attribute_names is None else list(attribute_names)
@@ -220,7 +223,7 @@ def _search(
     protocol: Protocol,
     keys: NDArray[np.integer[Any]],
     nested: Nested | None,
-    seed: int,
+    opened: Callable[[F32], Searcher],
 ) -> _Found:
     """Searches every view for its own requests. Before the next view is made, nothing refers to the one before."""
     number, depth = len(asked.queries), protocol.depth
@@ -233,7 +236,7 @@ def _search(
         _check_view(positions, gallery, seen, len(keys))
         rows = asked.place[positions]
         rows = rows[rows >= 0]
-        index = ExactIndex(gallery, keys=keys, seed=seed)
+        index = opened(gallery)
         queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
         part = index.search(queries, depth, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
         for whole, some in zip(ranking, part, strict=True):
@@ -260,7 +263,7 @@ def _check_view(positions: NDArray[np.integer[Any]], gallery: NDArray[Any], seen
         raise ValueError(f"two views hold request {int(np.argmax(seen))}")
 
 
-def _late_rank(index: ExactIndex, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
+def _late_rank(index: Searcher, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
     """``(r,)`` rank of the first hit of requests that have one beyond the images that were ranked; 0 past ``limit``.
 
     Instead of ranking ``limit`` images for everyone, the nearest hit of these requests is looked up, and the images
@@ -271,7 +274,7 @@ def _late_rank(index: ExactIndex, asked: _Asked, rows: I64, hits: Hits, limit: i
     distance, number = exact(queries, index.gallery, pair, image), ties(pair, image)
     order = np.lexsort((number, distance, pair))
     first = order[np.searchsorted(pair[order], np.arange(len(rows)))]
-    before = count_before(index, queries, distance[first], number[first], ties, hits.exclude[rows], limit)
+    before = index.count_before(queries, distance[first], number[first], ties, hits.exclude[rows], limit)
     return np.where(before < limit, before + 1, 0)
 
 

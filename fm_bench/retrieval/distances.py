@@ -40,13 +40,14 @@ def blocks(length: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def check_embeddings(embeddings: NDArray[Any], side: str, block_rows: int = 1 << 14) -> F32:
+def check_embeddings(embeddings: NDArray[Any], side: str, block_rows: int = 1 << 14, rows: slice | None = None) -> F32:
     """The embeddings, if they are a finite ``(n, D)`` array of floats; what is float32 already is not copied.
 
     Args:
         embeddings: an array or memory map.
         side: what to call them in a message, e.g. ``"gallery"``.
         block_rows: rows looked at at a time.
+        rows: the part that is looked at. Default: all of it.
 
     Raises:
         UserError: on another shape or type, or NaN or infinity: how many rows, and the first of them.
@@ -58,11 +59,13 @@ def check_embeddings(embeddings: NDArray[Any], side: str, block_rows: int = 1 <<
     if embeddings.dtype != np.float32:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
             embeddings = embeddings.astype(np.float32)
-    bad = [bad_rows(embeddings[part]) + part.start for part in blocks(len(embeddings), block_rows)]
-    rows = np.concatenate([np.empty(0, np.int64), *bad])
-    if len(rows):
+    start, stop, _ = (rows or slice(None)).indices(len(embeddings))
+    searched = embeddings[start:stop]
+    bad = [bad_rows(searched[part]) + part.start + start for part in blocks(len(searched), block_rows)]
+    wrong = np.concatenate([np.empty(0, np.int64), *bad])
+    if len(wrong):
         raise UserError(
-            f"{len(rows)} of {len(embeddings)} {side} embeddings hold NaN or infinity, the first in row {rows[0]}: "
+            f"{len(wrong)} of {len(searched)} {side} embeddings hold NaN or infinity, the first in row {wrong[0]}: "
             "look for a diverged training or a division by a zero norm."
         )
     return embeddings

@@ -8,6 +8,7 @@ Where it could (ties, near-ties, collapsed embeddings) that query is searched ag
 order of exact distances, whatever the blocks, shards, threads or library.
 """
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fm_bench.errors import UserError
 from fm_bench.retrieval import scan
 from fm_bench.retrieval.distances import F32, F64, I64, Duplicates, blocks, check_embeddings, duplicates, exact, slack
-from fm_bench.retrieval.ordering import Ranking, TieOrder, first_k
+from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
 
 try:
     import faiss
@@ -38,6 +39,8 @@ class ExactIndex:
             so that the gallery's order does not matter. Default: the positions.
         seed: of that shuffle.
         block_bytes: how much of the gallery is worked on at a time.
+        rows: the part of the gallery that is searched, where another process searches the rest. Default: all of it.
+            Positions are always those in the whole gallery.
 
     Raises:
         UserError: if the gallery is not a finite two-dimensional array of floats.
@@ -50,16 +53,23 @@ class ExactIndex:
         keys: NDArray[np.integer[Any]] | None = None,
         seed: int = 0,
         block_bytes: int = 64 << 20,
+        rows: slice | None = None,
     ) -> None:
         self.block_rows = max(1, block_bytes // (4 * max(1, gallery.shape[-1])))
-        self.gallery = check_embeddings(gallery, "gallery", min(self.block_rows, 1 << 14))
+        self.rows = slice(0, len(gallery)) if rows is None else rows
+        self.gallery = check_embeddings(gallery, "gallery", min(self.block_rows, 1 << 14), self.rows)
         if keys is not None and keys.shape != (len(gallery),):
             raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
         self.keys = np.arange(len(gallery)) if keys is None else keys
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.gallery)
+        return self.rows.stop - self.rows.start
+
+    def parts(self, step: int) -> Iterator[slice]:
+        """Consecutive slices of at most ``step`` that cover the searched rows."""
+        for part in blocks(len(self), step):
+            yield slice(self.rows.start + part.start, self.rows.start + part.stop)
 
     @property
     def dim(self) -> int:
@@ -69,13 +79,17 @@ class ExactIndex:
     @cached_property
     def centre(self) -> F32:
         """Roughly the mean vector. Any point is as correct; one amid the data keeps the digits of float32."""
-        sample = self.gallery[:: max(1, len(self) // 1024)]
-        return sample.mean(axis=0, dtype=np.float64).astype(np.float32) if len(self) else np.zeros(self.dim, np.float32)
+        sample = self.gallery[:: max(1, len(self.gallery) // 1024)]  # of all, so that every process has the same
+        return (
+            sample.mean(axis=0, dtype=np.float64).astype(np.float32) if len(sample) else np.zeros(self.dim, np.float32)
+        )
 
     @cached_property
     def duplicates(self) -> Duplicates:
         """Rows grouped by equal vectors, found out only when many ties ask for it."""
-        return duplicates(self.gallery, min(self.block_rows, 1 << 14))
+        found = duplicates(self.gallery[self.rows], min(self.block_rows, 1 << 14))
+        first, members = found.first + self.rows.start, found.members + self.rows.start
+        return found._replace(first=first, members=members)
 
     def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
         """The order of equal distances for these queries."""
@@ -89,7 +103,7 @@ class ExactIndex:
         exclude: NDArray[np.int64] | None = None,
         query_keys: NDArray[np.integer[Any]] | None = None,
     ) -> Ranking:
-        """The ``k`` nearest images of each query.
+        """The ``k`` nearest images of each query among the searched rows.
 
         Args:
             queries: ``(R, D)``.
@@ -100,10 +114,31 @@ class ExactIndex:
         queries = self.check_queries(queries)
         exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
         keys = np.arange(len(queries)) if query_keys is None else query_keys
-        parts = [self._search(queries[p], k, exclude[p], self.ties(keys[p])) for p in blocks(len(queries), _QUERIES)]
+        some = blocks(len(queries) if len(self) else 0, _QUERIES)
+        parts = [self._search(queries[p], k, exclude[p], self.ties(keys[p])) for p in some]
         if not parts:
-            return Ranking(np.empty((0, k), np.int64), np.empty((0, k)), np.empty(0, bool))
+            return Ranking(
+                np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool)
+            )
         return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
+        """How many images come before a given place in each query's ranking; see ``scan.count_before``."""
+        return scan.count_before(self, queries, distances, numbers, ties, exclude, limit)
+
+    def count_by_segment(
+        self,
+        queries: F32,
+        distances: F64,
+        numbers: U64,
+        ties: TieOrder,
+        counts: Callable[[I64, I64], NDArray[np.bool_]],
+        limit: int,
+        segment: I64,
+        segments: int,
+    ) -> I64:
+        """As ``count_before``, apart for each segment of the gallery; see ``scan.count_by_segment``."""
+        return scan.count_by_segment(self, queries, distances, numbers, ties, counts, limit, segment, segments)
 
     def check_queries(self, queries: NDArray[np.floating[Any]]) -> F32:
         """The queries as float32. Raises UserError if they are not finite or not of the gallery's dimension."""
@@ -147,7 +182,7 @@ class ExactIndex:
         ids = np.empty((len(centred), 0), np.int64)
         distances = np.empty((len(centred), 0), np.float32)
         overflow = np.zeros(len(centred), bool)
-        for part in blocks(len(self), self.block_rows):
+        for part in self.parts(self.block_rows):
             near, where = _knn(centred, self._centred_rows(part), min(count, part.stop - part.start))
             overflow |= (where < 0).any(axis=1)
             where[where >= 0] += part.start

@@ -134,7 +134,7 @@ def count_before(
     Returns:
         ``(R,)`` counts, exact up to ``limit``.
     """
-    everywhere = np.zeros(len(index), np.int64)
+    everywhere = np.zeros(len(index.gallery), np.int64)
 
     def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
         return np.asarray(ids != exclude[rows])
@@ -183,7 +183,7 @@ def count_by_segment(
         cells = np.bincount(i * segments + segment[j], minlength=len(rows) * segments)
         count[rows] += cells.reshape(len(rows), segments)
 
-    for part in blocks(len(index), min(_ROWS, index.block_rows)):
+    for part in index.parts(min(_ROWS, index.block_rows)):
         vectors = index.gallery[part] - index.centre
         block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
         active = np.flatnonzero(count[:, 0] <= limit)
@@ -209,7 +209,7 @@ def _before(
 ) -> NDArray[np.bool_]:
     """Whether image ``ids[i]`` comes before the place of query ``rows[i]``."""
     if len(rows) > _PAIRS:
-        group = index.duplicates.group[ids]
+        group = index.duplicates.group[ids - index.rows.start]
         pair, inverse = np.unique(rows * len(index) + group, return_inverse=True)
         row, group = np.divmod(pair, len(index))
         distance = exact(queries, index.gallery, row, index.duplicates.first[group])[inverse]
