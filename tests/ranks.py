@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""A function run by several processes that talk through gloo, for tests of what they do together."""
+
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import distributed, multiprocessing
+
+SECONDS = 120
+"""After which processes are taken to hang."""
+
+
+class Failed(NamedTuple):
+    """What a process ended with in place of a result; a killed one says nothing."""
+
+    kind: str
+    message: str
+
+
+def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> list[Any]:
+    """``work(rank, *arguments)`` on ``world`` processes: what each returned, or ``Failed``.
+
+    Args:
+        work: a function of a test module.
+        world: how many processes.
+        folder: an empty one, where they find each other.
+        arguments: plain values.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fm_bench.retrieval.distributed"])  # imported once for all processes
+    processes, results = [], []
+    for rank in range(world):
+        result, send = context.Pipe(duplex=False)
+        process = context.Process(target=_process, args=(send, work, rank, world, folder / "meeting", arguments))
+        process.start()
+        send.close()
+        processes.append(process)
+        results.append(result)
+    try:
+        waiting = set(results)
+        found: dict[Any, Any] = {}
+        while waiting:
+            ready = wait(waiting, SECONDS)
+            assert ready, f"processes {[results.index(result) for result in waiting]} hang"
+            for result in ready:
+                waiting.remove(result)
+                try:
+                    found[result] = result.recv()
+                except EOFError:
+                    found[result] = Failed("killed", "")
+        return [found[result] for result in results]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _process(send: Any, work: Callable[..., Any], rank: int, world: int, meeting: Path, arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    try:
+        send.send(work(rank, *arguments))
+    except Exception as error:
+        send.send(Failed(type(error).__name__, str(error)))
+    distributed.destroy_process_group()
