@@ -20,7 +20,7 @@ from fm_bench.catalog import Dataset
 from fm_bench.config import GIVEN_BY_DATA, RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
-from fm_bench.embedding import embed_to_store, embedding_dim
+from fm_bench.embedding import Embedder, embedding_dim
 from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
@@ -43,6 +43,7 @@ from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, sav
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
+EMBEDDINGS = "embeddings"
 
 
 @dataclass
@@ -58,7 +59,11 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+            self.add(phase, time.perf_counter() - start)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Counts time that was measured elsewhere, or by an earlier attempt."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
 def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
@@ -146,7 +151,7 @@ class Bench:
             datamodule.prepare_data()
             datamodule.setup("fit")
             method = build_method(self.config, datamodule)
-        stages = self.train(folder, method, datamodule, data_digest)
+        stages = self.train(folder, method, datamodule, data_digest, fingerprint)
         with clock("prepare"):
             datamodule.setup("predict")
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
@@ -194,9 +199,12 @@ class Bench:
             self.say(f"  {note}")
 
     def train(
-        self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str
+        self, folder: Path, method: Method, datamodule: FashionDataModule, data_digest: str, run: str = ""
     ) -> dict[str, StageResult]:
-        """Every stage, in order, each with the key of what its weights depend on besides the method."""
+        """Every stage, in order, each with the key of what its weights depend on besides the method.
+
+        With its fingerprint, a ``run`` takes stages from runs that differ in what is asked after training alone.
+        """
         numeric = self.config.numeric()
         key = {
             "data": data_digest,
@@ -207,7 +215,7 @@ class Bench:
         }
         config = self.config
         runner = StageRunner(
-            folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self.say
+            folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self.say, run
         )
         return runner.run(method, datamodule)
 
@@ -222,25 +230,17 @@ class Bench:
     ) -> dict[str, NDArray[np.float32]]:
         """Gallery and queries of every protocol, ``{"gallery": (N, D), protocol: (R, D)}``."""
         vectors: dict[str, NDArray[np.float32]] = {}
-        size = len(datamodule.gallery_rows)
-        with clock("embed_gallery"):
-            place, key = folder / "embeddings" / "gallery", digest(fingerprint, "gallery")
-            vectors["gallery"] = embed_to_store(
-                method, datamodule, datamodule.gallery_dataloader(), size, place, key, self.config.trainer
-            )
+        embedder = Embedder(method, datamodule, self.config.trainer, fingerprint, self.say)
+        vectors["gallery"], seconds = embedder.gallery(folder / EMBEDDINGS / "gallery")
+        clock.add("embed_gallery", seconds)
         embedded: dict[str, NDArray[np.float32]] = {}
-        for name, question in asked.items():
-            same = digest(question.requests.digest, question.protocol.regions)
-            if same in embedded:  # protocols that count other things may ask the same
-                vectors[name] = embedded[same]
-                continue
-            with clock("embed_queries"):
-                loader = datamodule.query_dataloader(question.requests, regions=question.protocol.regions)
-                place = folder / "embeddings" / name
-                key = digest(fingerprint, name, question.requests.digest)
-                vectors[name] = embedded[same] = embed_to_store(
-                    method, datamodule, loader, len(question.requests), place, key, self.config.trainer, "queries"
-                )
+        for name, (protocol, requests) in asked.items():
+            same = digest(requests.digest, protocol.regions)
+            if same not in embedded:  # protocols that count other things may ask the same
+                place = folder / EMBEDDINGS / name
+                embedded[same], seconds = embedder.queries(requests, place, regions=protocol.regions)
+                clock.add("embed_queries", seconds)
+            vectors[name] = embedded[same]
         return vectors
 
 
@@ -319,7 +319,7 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
 
 def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
     shared = [name for name, result in stages.items() if result.reused]
-    return [f"trained once and shared by methods with equal settings: {', '.join(shared)}"] if shared else []
+    return [f"trained once and shared by runs with equal settings: {', '.join(shared)}"] if shared else []
 
 
 def prepare(config: RunConfig, console: Console) -> str:

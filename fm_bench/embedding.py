@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""From a trained method to embeddings on disk: ``Trainer.predict`` on one or many processes."""
+"""From a trained method to embeddings on disk: ``Trainer.predict`` on one or many processes.
 
-from collections.abc import Mapping
+Embeddings are keyed by what they are computed from, and by nothing else (``Embedder``): trained weights, method,
+pictures and which of them in what order, their size, cut and normalisation, precision, and the code between pixels and
+vectors.
+"""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -15,11 +25,106 @@ from torch.utils.data import DataLoader
 from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.regions import WHOLE
+from fm_bench.data.requests import Requests
+from fm_bench.data.transforms import MEAN, STD
+from fm_bench.environment import code_to_vectors
+from fm_bench.errors import UserError
+from fm_bench.files import digest
 from fm_bench.methods import Context, Method
+from fm_bench.processes import agreed, gather, world
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
+from fm_bench.reuse import recall, remember
 from fm_bench.training import Progress, interruptible
 
 Side = Literal["gallery", "queries"]
+
+
+class Stored(NamedTuple):
+    """Embeddings, and what they cost."""
+
+    vectors: NDArray[np.float32]
+    """``(n, D)``, memory-mapped."""
+    seconds: float
+    """Of computing them, whoever did it and when."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Embeds with a trained method, unless the same has been done before by this run or another one.
+
+    Args:
+        method: trained.
+        datamodule: of the pictures, set up for ``predict``.
+        trainer: the user's keyword arguments for ``Trainer``.
+        run: fingerprint of the run.
+        say: prints a line for the user.
+    """
+
+    method: Method
+    datamodule: FashionDataModule
+    trainer: Mapping[str, Any]
+    run: str
+    say: Callable[[str], None]
+
+    def gallery(self, path: Path) -> Stored:
+        """The gallery in order, ``(N, D)``, stored at ``path``. Raises as ``embed_to_store``."""
+        rows = self.datamodule.gallery_rows
+        key = digest(self.made_of, "gallery", rows)
+        return self._stored(lambda: self.datamodule.gallery_dataloader(), len(rows), path, key, "gallery")
+
+    def queries(self, requests: Requests, path: Path, *, regions: bool) -> Stored:
+        """The requests in order, ``(R, D)``, stored at ``path``. Raises as ``embed_to_store``.
+
+        Args:
+            requests: on pictures of the test split.
+            path: of the store, without suffix.
+            regions: whether they are about parts of garments.
+        """
+        key = digest(self.made_of, "queries", requests.digest, regions)
+        return self._stored(
+            lambda: self.datamodule.query_dataloader(requests, regions=regions), len(requests), path, key, "queries"
+        )
+
+    @cached_property
+    def made_of(self) -> str:
+        """Digest of all that every vector depends on. Batch size and devices are not in it, nor is what is asked."""
+        dataset, plugins = self.datamodule.dataset, self.trainer.get("plugins") or []
+        return digest(
+            weights_digest(self.method),
+            dataset.catalog.digest,
+            dataset.source.digest,  # that of a cut source, where pictures are cut
+            list(self.datamodule.image_size),
+            [MEAN, STD],
+            str(self.trainer.get("precision")),
+            [type(plugin).__name__ for plugin in plugins] if isinstance(plugins, list | tuple) else str(plugins),
+            code_to_vectors(),
+        )
+
+    def _stored(self, loader: Callable[[], DataLoader[Any]], n: int, path: Path, key: str, of: Side) -> Stored:
+        store = EmbeddingStore(path)
+        if not store.ready(key):
+            if damage := store.damage():
+                self.say(f"{damage.split(': run again')[0]}: computed anew")
+            found = recall("embeddings", key, path, self.run)
+            if found is not None and EmbeddingStore(found).ready(key):
+                with contextlib.suppress(UserError):  # a file system where it cannot be: it is computed
+                    store.adopt(EmbeddingStore(found))
+        _wait()
+        vectors = embed_to_store(self.method, self.datamodule, loader(), n, path, key, self.trainer, of)
+        remember("embeddings", key, path, self.run)
+        return Stored(vectors, float(store.facts().get("seconds", 0.0)))
+
+
+def weights_digest(method: Method) -> str:
+    """Digest of a trained method: its class, version, hyper-parameters and every byte of its state."""
+    hasher = hashlib.sha256()
+    # What the first weights were read from is left out, since a trained method is loaded without them.
+    hyper = {name: value for name, value in method.hparams.items() if name != "weights"}
+    hasher.update(digest(type(method).__name__, method.version, hyper).encode())
+    for name, value in sorted(method.state_dict().items()):
+        hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hasher.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 class StoreWriting(Callback):
@@ -35,16 +140,20 @@ class StoreWriting(Callback):
     def __init__(self, store: EmbeddingStore, n: int, key: str, of: Side = "gallery") -> None:
         self.store, self.n, self.key, self.of = store, n, key, of
         self.writer: StoreWriter | None = None
+        self._told = False
+        self._started = time.perf_counter()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Creates the file on the first process, then lets the others join."""
         assert isinstance(pl_module, Method)
-        dim = embedding_dim(pl_module, trainer.datamodule.image_size, self.of)  # type: ignore[attr-defined]
-        if trainer.is_global_zero:
-            self.writer = self.store.create(self.n, dim, self.key, token=self.key[:16])
-        trainer.strategy.barrier("store created")
-        if not trainer.is_global_zero:
-            self.writer = self.store.create(self.n, dim, self.key, token=self.key[:16])
+        size = trainer.datamodule.image_size  # type: ignore[attr-defined]
+        with self._agreed("making room for the embeddings"):
+            dim = embedding_dim(pl_module, size, self.of)
+            if trainer.is_global_zero:
+                self.writer = self.store.create(self.n, dim, self.key)
+        token = gather(self.writer.token if self.writer else "")[0]
+        with self._agreed("opening the embeddings"):
+            self.writer = self.writer or self.store.join(self.n, dim, self.key, token)
 
     def on_predict_batch_end(
         self,
@@ -63,10 +172,28 @@ class StoreWriting(Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Completes the store once every process has written its share."""
         assert self.writer is not None
-        trainer.strategy.barrier("store written")
-        if trainer.is_global_zero:
-            self.writer.finish()
-        trainer.strategy.barrier("store finished")
+        with self._agreed("embedding"):
+            self.writer.flush()
+        with self._agreed("completing the embeddings"):
+            if trainer.is_global_zero:
+                self.writer.finish(time.perf_counter() - self._started)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Tells the other processes, which wait in ``on_predict_end``, and leaves no unfinished file behind."""
+        if isinstance(exception, Exception) and not self._told:
+            with contextlib.suppress(Exception), self._agreed("embedding"):
+                raise exception
+        if trainer.is_global_zero and self.writer is not None:
+            self.writer.discard()
+
+    @contextlib.contextmanager
+    def _agreed(self, what: str) -> Iterator[None]:
+        try:
+            with agreed(what):
+                yield
+        except Exception:
+            self._told = True
+            raise
 
 
 def embedding_dim(method: Method, image_size: tuple[int, int], of: Side = "gallery") -> int:
@@ -117,7 +244,7 @@ def embed_to_store(
         UserError: if a vector is NaN or infinite, or the disk is full.
     """
     store = EmbeddingStore(path)
-    if not store.ready(key):
+    if not all(gather(store.ready(key))):  # a process that is late must not think that nothing is to be done
         given = {name: value for name, value in trainer.items() if name in _FOR_PREDICTION and value is not None}
         callbacks: list[Callback] = [StoreWriting(store, n, key, of)]
         if given.get("enable_progress_bar", True):
@@ -128,7 +255,14 @@ def embed_to_store(
         datamodule.predict_with(loader)
         with interruptible(runner):
             runner.predict(method, datamodule=datamodule, return_predictions=False)
-    return store.open(key)
+    with agreed("opening the embeddings"):
+        return store.open(key)
+
+
+def _wait() -> None:
+    """Until every process is here, so that all see the same files."""
+    if world()[1] > 1:
+        gather(None)
 
 
 _FOR_PREDICTION = (

@@ -26,16 +26,28 @@ PACKAGES = (
 )
 # Pages and command lines may change without a number moving.
 _NOT_NUMERIC = ("leaderboard", "cli.py", "environment.py", "errors.py")
+# Nothing of this stands between trained weights and pixels on one side and vectors on the other.
+_AFTER_VECTORS = ("evaluation", "retrieval", "outcomes", "questions.py", "results.py", "memory.py", "reuse.py")
+_PICTURES_OF_RUNS = ("explain.py", "activation_sheet.py", "embedding_sheet.py", "prototype_sheet.py")
+
+
+def code_digest() -> str:
+    """Digest of every source file that can change a number: a result is never continued or reused with other code."""
+    return _digest_without(_NOT_NUMERIC)
+
+
+def code_to_vectors() -> str:
+    """Digest of the source files that can change an embedding of given weights: not those that search and judge."""
+    return _digest_without(_NOT_NUMERIC + _AFTER_VECTORS + _PICTURES_OF_RUNS)
 
 
 @functools.cache
-def code_digest() -> str:
-    """Digest of every source file that can change a number: a result is never continued or reused with other code."""
+def _digest_without(apart: tuple[str, ...]) -> str:
     root = Path(fm_bench.__file__).parent
     hasher = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if relative.parts[0] not in _NOT_NUMERIC:
+        if relative.parts[0] not in apart:
             hasher.update(f"{relative.as_posix()}\0".encode() + path.read_bytes())
     return hasher.hexdigest()
 

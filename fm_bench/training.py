@@ -36,6 +36,7 @@ from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.methods import Method, Stage
 from fm_bench.processes import is_rank_zero
 from fm_bench.recipe import StageBudget
+from fm_bench.reuse import recall, remember
 
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 FINAL = "final.pt"
@@ -69,6 +70,8 @@ class StageRunner:
         logger: one of ``LOGGERS``.
         key: everything else that can change a trained weight (data, loader, code), as plain values.
         say: prints a line for the user.
+        of_run: fingerprint of the run, which then takes stages from other runs that trained them; empty takes only what
+            methods share.
     """
 
     out: Path
@@ -79,6 +82,7 @@ class StageRunner:
     logger: str
     key: Mapping[str, Any]
     say: Callable[[str], None]
+    of_run: str = ""
 
     def run(self, method: Method, datamodule: FashionDataModule) -> dict[str, StageResult]:
         """Trains every stage of ``method`` in order; at the end it holds the trained weights."""
@@ -108,8 +112,11 @@ class StageRunner:
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
         cached = cache_dir() / "stages" / fingerprint[:32]
-        if stage.shared and is_rank_zero() and not (folder / DONE).exists() and (cached / DONE).exists():
-            _copy_result(cached, folder, reused=True)
+        if is_rank_zero() and not (folder / DONE).exists():
+            if stage.shared and (cached / DONE).exists():
+                _copy_result(cached, folder, reused=True)
+            elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
+                _take(found, folder, fingerprint)
         if torch.distributed.is_initialized():  # all processes see the same folder before they choose what to do
             torch.distributed.barrier()
         if (folder / DONE).exists():
@@ -127,6 +134,8 @@ class StageRunner:
         result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
         if stage.shared and is_rank_zero():
             _copy_result(folder, cached)
+        elif self.of_run:
+            remember("stages", fingerprint, folder, self.of_run)
         return result
 
     def _fingerprint(self, method: Method, stage: Stage, budget: StageBudget, before: str) -> str:
@@ -355,6 +364,13 @@ def _copy_result(source: Path, target: Path, *, reused: bool = False) -> None:
     with replacing(target / FINAL) as temporary:
         shutil.copyfile(source / FINAL, temporary)
     write_json(target / DONE, asdict(replace(result, reused=reused)))
+
+
+def _take(source: Path, target: Path, fingerprint: str) -> None:
+    """Copies another run's result, unless that run has been deleted or has something else there by now."""
+    with contextlib.suppress(OSError, ValueError, TypeError, UserError):
+        if json.loads((source / DONE).read_text())["fingerprint"] == fingerprint:
+            _copy_result(source, target, reused=True)
 
 
 def _whole(number: float, batch: int) -> int:

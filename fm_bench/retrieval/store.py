@@ -3,10 +3,11 @@
 
 A store is two files: ``NAME-<digest>.npy`` with the vectors and ``NAME.json``, the marker that says they are complete.
 The marker is written last and replaced as one, so a store whose marker can be read is whole. Vectors are written by
-position, so that several processes can fill one store; two that compute the same store at once each have their own
-file, and the later marker wins with the same content.
+position, so that several processes of one run can fill one store. Runs that compute the same store at once each have a
+file of their own, and the later marker wins with the same content. What a killed run left is removed by the next one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,12 +15,17 @@ import secrets
 from pathlib import Path
 from typing import Any, cast
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: what a killed run left stays
+    fcntl = None  # type: ignore[assignment]
+
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.files import write_json
+from fm_bench.files import replacing, write_json
 from fm_bench.retrieval.distances import F32, bad_rows, blocks
 
 _HASHED_ROWS = 1 << 14
@@ -36,25 +42,47 @@ class EmbeddingStore:
         self.path = Path(path)
         self.marker = self.path.with_name(self.path.name + ".json")
 
-    def create(self, n: int, dim: int, key: str, token: str | None = None) -> "StoreWriter":
-        """A writer for ``n`` vectors of ``dim`` numbers.
+    def create(self, n: int, dim: int, key: str) -> "StoreWriter":
+        """A writer for ``n`` vectors of ``dim`` numbers, whose space on the disk is taken at once.
 
         Args:
             n: vectors.
             dim: numbers in each.
             key: digest of everything that can change the vectors (weights, images, transform).
-            token: the same text in all processes that fill this store together, after one of them (which then calls
-                ``finish``) has created it; a process of its own needs none.
+
+        Raises:
+            UserError: if the file system refuses, for want of space for example; nothing is left behind then.
         """
-        return StoreWriter(self, n, dim, key, token or secrets.token_hex(8), joins=token is not None)
+        return StoreWriter(self, (n, dim), key, secrets.token_hex(8), owner=True)
+
+    def join(self, n: int, dim: int, key: str, token: str) -> "StoreWriter":
+        """A second writer that fills the same store, in another process.
+
+        Args:
+            n: as the first writer was given it.
+            dim: as the first writer was given it.
+            key: as the first writer was given it.
+            token: ``token`` of the first writer, which alone calls ``finish``.
+
+        Raises:
+            UserError: if the first writer's file is not to be seen from here.
+        """
+        return StoreWriter(self, (n, dim), key, token, owner=False)
 
     def ready(self, key: str) -> bool:
         """Whether vectors of this key are there, complete and of the right size."""
+        return self._problem(key) is None
+
+    def damage(self) -> str:
+        """What is wrong with the store that is there, in one sentence; empty if nothing is, or if there is none."""
+        return self._problem(None) or "" if self.marker.exists() else ""
+
+    def _problem(self, key: str | None) -> str | None:
         try:
             self.open(key)
-        except UserError:
-            return False
-        return True
+        except UserError as error:
+            return str(error)
+        return None
 
     def open(self, key: str | None = None) -> F32:
         """The vectors ``(n, D)``, memory-mapped and read-only.
@@ -63,7 +91,7 @@ class EmbeddingStore:
             key: what they must have been made from; None takes any.
 
         Raises:
-            UserError: if there is no complete store, it has another key, or its file was truncated.
+            UserError: if there is no complete store, it has another key, or its file is gone, cut or of another shape.
         """
         facts = self.facts()
         if key is not None and facts["key"] != key:
@@ -71,11 +99,45 @@ class EmbeddingStore:
         file = self.path.with_name(str(facts["file"]))
         try:
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({error}): delete {self.marker} and run again.") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{file} is damaged ({error}): run again to compute it anew.") from error
         if list(vectors.shape) != facts["shape"] or vectors.dtype != np.float32:
-            raise UserError(f"{file} holds {vectors.dtype} {vectors.shape}, not what {self.marker} says: delete both.")
+            raise UserError(
+                f"{file} holds {vectors.dtype} {vectors.shape}, not what {self.marker} says: run again to compute it."
+            )
         return cast("F32", vectors)
+
+    def adopt(self, other: "EmbeddingStore") -> None:
+        """Makes this store one with the content of ``other``, without a copy of the vectors.
+
+        The file gets a second name (a hard link), so that either store may be deleted; where the file system knows no
+        such thing, a symbolic link.
+
+        Raises:
+            UserError: if ``other`` is not complete, or the file system refuses.
+        """
+        other.open()
+        facts = other.facts()
+        source = other.path.with_name(str(facts["file"])).resolve()
+        target = self.path.with_name(f"{self.path.name}-{facts['digest'][:16]}.npy")
+        if not (target.exists() and target.samefile(source)):
+            with replacing(target) as temporary:
+                temporary.unlink()
+                try:
+                    temporary.hardlink_to(source)
+                except OSError:
+                    temporary.symlink_to(source)
+        self.publish(facts | {"file": target.name})
+
+    def publish(self, facts: dict[str, Any]) -> None:
+        """Writes the marker, and removes the vectors that it named before if they are others."""
+        try:
+            old = str(self.facts()["file"])
+        except UserError:
+            old = ""
+        write_json(self.marker, facts)
+        if old not in ("", facts["file"]):
+            self.path.with_name(old).unlink(missing_ok=True)
 
     def verify(self) -> None:
         """Raises UserError if the vectors are not, bit for bit, those that were finished."""
@@ -99,28 +161,38 @@ class EmbeddingStore:
             ) from error
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
-                f"{self.marker} is not a marker of embeddings ({error}): delete it and run again."
+                f"{self.marker} is not a marker of embeddings ({error}): run again to compute them."
             ) from error
         return facts
 
 
 class StoreWriter:
-    """Fills a store; made by ``EmbeddingStore.create``. Until ``finish`` there is no store to open."""
+    """Fills a store; made by ``EmbeddingStore.create`` and ``join``. Until ``finish`` there is no store to open."""
 
-    def __init__(self, store: EmbeddingStore, n: int, dim: int, key: str, token: str, *, joins: bool) -> None:
-        self.store, self.key = store, key
+    def __init__(self, store: EmbeddingStore, shape: tuple[int, int], key: str, token: str, *, owner: bool) -> None:
+        self.store, self.key, self.token = store, key, token
         self._part = store.path.with_name(f".{store.path.name}-{token}.npy")
-        self._seen = store.path.with_name(f".{store.path.name}-{token}.rows.npy")
+        self._seen = _rows_file(self._part)
+        self._held: int | None = None
+        if not owner and not (_is_array(self._part, shape) and _is_array(self._seen, shape[:1])):
+            raise UserError(
+                f"{self._part} cannot be seen by this process: give the run a folder that all machines share."
+            )
         try:
-            self._part.parent.mkdir(parents=True, exist_ok=True)
-            if not (joins and _is_array(self._part, (n, dim)) and _is_array(self._seen, (n,))):
-                _reserve(self._part, np.float32, (n, dim))
-                _reserve(self._seen, np.uint8, (n,))
+            if owner:
+                self._part.parent.mkdir(parents=True, exist_ok=True)
+                _remove_abandoned(store.path)
+                self._held = _hold(self._part)
+                _reserve(self._part, np.float32, shape)
+                _reserve(self._seen, np.uint8, shape[:1])
             self._vectors, self._rows = open_memmap(self._part, mode="r+"), open_memmap(self._seen, mode="r+")
         except OSError as error:
             self.discard()
-            reason = error.strerror or str(error)
-            raise UserError(f"{self._part} could not be written ({reason}): free or choose another place.") from error
+            size, reason = 4 * shape[0] * shape[1] / 1e9, error.strerror or error
+            raise UserError(
+                f"{shape[0]:,} embeddings need {size:.2f} GB in {self._part.parent} ({reason}): make room or choose "
+                "another place."
+            ) from error
 
     def write(self, index: NDArray[np.integer[Any]], embedding: NDArray[np.floating[Any]]) -> None:
         """Puts ``embedding (B, D)`` at the positions ``index (B,)``.
@@ -140,8 +212,16 @@ class StoreWriter:
         self._vectors[index] = embedding
         self._rows[index] = 1
 
-    def finish(self) -> F32:
+    def flush(self) -> None:
+        """Hands what was written to the file system, for the eyes of other machines."""
+        self._vectors.flush()
+        self._rows.flush()
+
+    def finish(self, seconds: float = 0.0) -> F32:
         """Checks that every position was written, makes the store visible, and opens it.
+
+        Args:
+            seconds: that the vectors took, for whoever uses them again.
 
         Raises:
             UserError: if positions are missing (how many, and the first), or the disk is full.
@@ -157,30 +237,50 @@ class StoreWriter:
         file = self.store.path.with_name(f"{self.store.path.name}-{digest[:16]}.npy")
         try:
             self._part.replace(file)
-        except FileNotFoundError:
-            if self.store.ready(self.key):  # another process with the same token has finished the same work
-                return self.store.open(self.key)
-            raise
-        self._seen.unlink(missing_ok=True)
-        old = self._superseded(file.name)
-        facts = {"key": self.key, "file": file.name, "shape": list(self._vectors.shape), "digest": digest}
-        write_json(self.store.marker, facts)
-        if old is not None:
-            old.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{file} could not be written ({error.strerror or error}): run again.") from error
+        self.discard()
+        shape = list(self._vectors.shape)
+        self.store.publish(
+            {"key": self.key, "file": file.name, "shape": shape, "digest": digest, "seconds": round(seconds, 3)}
+        )
         return self.store.open(self.key)
 
-    def _superseded(self, name: str) -> Path | None:
-        """The vectors that the marker names so far, if they are others than ``name``."""
-        try:
-            facts = self.store.facts()
-        except UserError:
-            return None
-        return None if facts["file"] == name else self.store.path.with_name(facts["file"])
-
     def discard(self) -> None:
-        """Removes what was written so far."""
-        self._part.unlink(missing_ok=True)
-        self._seen.unlink(missing_ok=True)
+        """Removes what was written so far and not finished."""
+        for file in (self._part, self._seen):
+            with contextlib.suppress(OSError):  # it is gone, or its folder could not be made
+                file.unlink()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def _rows_file(part: Path) -> Path:
+    """Beside the vectors of an unfinished store: which of them are there."""
+    return part.with_suffix(".rows")
+
+
+def _hold(part: Path) -> int:
+    """Creates ``part`` and marks it as some living process's own, for as long as the descriptor is open."""
+    held = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return held
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed runs left of unfinished stores: what no living process holds."""
+    for part in path.parent.glob(f".{path.name}-*.npy") if fcntl is not None else ():
+        with contextlib.suppress(OSError):  # it is held, or another process was faster
+            descriptor = os.open(part, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+                _rows_file(part).unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
 def _reserve(path: Path, dtype: type, shape: tuple[int, ...]) -> None:

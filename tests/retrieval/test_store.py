@@ -2,6 +2,8 @@
 """A store is whole or not there."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,18 +68,6 @@ def test_missing_rows_are_counted(store):
     assert not store.ready("a")
 
 
-def test_truncated_file_is_not_ready(store):
-    fill(store)
-    (file,) = store.path.parent.glob("*.npy")
-    with file.open("r+b") as stream:
-        stream.truncate(file.stat().st_size - 8)
-    assert not store.ready("a")
-    with pytest.raises(UserError, match=f"{file.name} is damaged"):
-        store.open("a")
-    fill(store)
-    assert store.ready("a")
-
-
 def test_changed_bytes_are_noticed(store):
     fill(store)
     (file,) = store.path.parent.glob("*.npy")
@@ -110,12 +100,21 @@ def test_two_writers_at_once(store):
     assert len(list(store.path.parent.iterdir())) == 2
 
 
-def test_writers_with_one_token_fill_one_store(store):
-    first, second = store.create(10, 4, "a", token="t"), store.create(10, 4, "a", token="t")
-    first.write(np.arange(0, 10, 2), VECTORS[::2])
+def test_processes_of_one_run_fill_one_store(store):
+    first = store.create(10, 4, "a")
+    second = store.join(10, 4, "a", first.token)
     second.write(np.arange(1, 10, 2), VECTORS[1::2])
+    second.flush()
+    first.write(np.arange(0, 10, 2), VECTORS[::2])
     np.testing.assert_array_equal(first.finish(), VECTORS)
-    np.testing.assert_array_equal(second.finish(), VECTORS)  # somebody else was faster: nothing to do
+    assert len(list(store.path.parent.iterdir())) == 2
+
+
+def test_a_process_that_cannot_see_the_file_says_so(store):
+    store.create(10, 4, "a")
+    for dim, token in ((4, "other"), (5, store.create(10, 4, "a").token)):
+        with pytest.raises(UserError, match="a folder that all machines share"):
+            store.join(10, dim, "a", token)
 
 
 def test_full_disk_is_said_before_anything_is_lost(store, monkeypatch):
@@ -123,6 +122,69 @@ def test_full_disk_is_said_before_anything_is_lost(store, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match=r"10 embeddings need 0.00 GB in .* \(No space left on device\): make room"):
         store.create(10, 4, "a")
     assert not list(store.path.parent.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "other shape", "other type", "empty"])
+def test_a_damaged_store_is_not_ready_and_is_computed_anew(store, damage):
+    fill(store)
+    (file,) = store.path.parent.glob("*.npy")
+    if damage in ("cut", "empty"):
+        os.truncate(file, file.stat().st_size - 8 if damage == "cut" else 0)
+    elif damage == "gone":
+        file.unlink()
+    else:
+        np.save(file, VECTORS[:5] if damage == "other shape" else VECTORS.astype(np.float64))
+    assert not store.ready("a")
+    assert "run again" in store.damage()
+    with pytest.raises(UserError, match="run again"):
+        store.open("a")
+    fill(store)
+    np.testing.assert_array_equal(store.open("a"), VECTORS)
+    assert store.damage() == ""
+
+
+def test_a_store_that_is_not_there_is_not_damaged(store):
+    assert store.damage() == ""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(store):
+    killed, living = store.create(10, 4, "a"), store.create(10, 4, "a")
+    assert len(list(store.path.parent.iterdir())) == 4
+    os.close(killed._held)  # as the system does
+    fill(store)
+    assert len(list(store.path.parent.iterdir())) == 4  # the living one's two, and the finished store
+    living.write(np.arange(10), VECTORS)
+    np.testing.assert_array_equal(living.finish(), VECTORS)
+    assert len(list(store.path.parent.iterdir())) == 2
+
+
+def test_a_file_that_is_taken_away_is_one_sentence(store):
+    writer = store.create(10, 4, "a")
+    writer.write(np.arange(10), VECTORS)
+    next(store.path.parent.glob(".*.npy")).unlink()
+    with pytest.raises(UserError, match="could not be written"):
+        writer.finish()
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard link", "symbolic link"])
+def test_adopted_vectors_are_those_of_the_other_store(store, tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(18, "other file system")))
+    other = EmbeddingStore(tmp_path / "other" / "gallery")
+    fill(other)
+    fill(store, "b", VECTORS + 1)
+    store.adopt(other)
+    np.testing.assert_array_equal(store.open("a"), VECTORS)
+    store.verify()
+    (file,) = store.path.parent.glob("*.npy")  # what was there before is gone
+    assert file.is_symlink() != links
+    assert file.samefile(next(other.path.parent.glob("*.npy")))  # nothing was copied
+    store.adopt(other)  # once more changes nothing
+    assert store.ready("a")
+    fill(other, "c", VECTORS + 2)  # removes the other store's name for the vectors
+    assert store.ready("a") == links
+    with pytest.raises(UserError, match="does not exist"):
+        store.adopt(EmbeddingStore(tmp_path / "nothing"))
