@@ -25,6 +25,7 @@ from fm_bench.data.batches import (
     UnlabelledPositionsBatch,
 )
 from fm_bench.data.images import ImageCache
+from fm_bench.data.prefetch import PrefetchingLoader
 from fm_bench.data.regions import Regions
 from fm_bench.data.requests import Requests
 from fm_bench.data.samplers import Draw
@@ -274,7 +275,7 @@ class Queries(Dataset[QueryBatch]):
 
 def loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int) -> DataLoader[Any]:
     """A loader whose sampler yields whole batches, which ``dataset`` turns into tensors."""
-    return DataLoader(
+    return PrefetchingLoader(
         dataset,
         batch_size=None,
         sampler=batches,

@@ -60,10 +60,12 @@ class Augment:
 
 def normalise(images: Tensor) -> Tensor:
     """``(B, 3, H, W)`` uint8 to float32 by ImageNet's mean and deviation, channels last (fastest on CPUs)."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-    floats = images.to(torch.float32, memory_format=torch.channels_last)
-    return floats.mul_(1 / (255 * std)).sub_(mean / std)
+    count, channels, height, width = images.shape
+    mean, std = torch.tensor(MEAN, device=images.device), torch.tensor(STD, device=images.device)
+    rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+    # One factor for each number of a row of pixels: broadcasting over long rows is several times as fast as over three.
+    floats = rows.float().mul_((1 / (255 * std)).repeat(width)).sub_((mean / std).repeat(width))
+    return floats.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def denormalise(images: Tensor) -> NDArray[np.uint8]:
