@@ -25,12 +25,13 @@ from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.files import digest, write_json
+from fm_bench.launch import join, placed
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
 from fm_bench.outcomes import prepare as prepare_judges
-from fm_bench.processes import is_rank_zero
+from fm_bench.processes import agreed, is_rank_zero, together, world
 from fm_bench.questions import (
     Question,
     ask_all,
@@ -40,6 +41,8 @@ from fm_bench.questions import (
     wishes,
 )
 from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests, save_scores
+from fm_bench.retrieval.distributed import DistributedIndex
+from fm_bench.retrieval.index import ExactIndex
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
@@ -134,25 +137,32 @@ class Bench:
         Raises:
             UserError: on bad input, or if the folder holds another run.
         """
-        clock = Clock()
-        with clock("prepare"):
-            dataset = self.config.read()
-        data_digest = digest_of(dataset)
-        fingerprint = run_fingerprint(self.config, data_digest)
-        folder = self.out or default_out(self.config, fingerprint, self.runs)
-        if (folder / record_file.FILE).exists():
-            return _recorded(folder / record_file.FILE, fingerprint, self.say)
-        _claim(folder, fingerprint, self.config)
-        self._introduce(dataset)
-        check_protocols(self.config.evaluation, dataset)
-        refused = refusals(self.config, dataset)
-        with clock("prepare"):
-            datamodule = data_module(self.config, dataset)
-            datamodule.prepare_data()
-            datamodule.setup("fit")
-            method = build_method(self.config, datamodule)
+        join(self.config.trainer)
+        with together():
+            return self._run(Clock())
+
+    def _run(self, clock: Clock) -> Record | None:
+        with agreed("preparing the run"):
+            with clock("prepare"):
+                dataset = self.config.read()
+            data_digest = digest_of(dataset)
+            fingerprint = run_fingerprint(self.config, data_digest)
+            folder = self.out or default_out(self.config, fingerprint, self.runs)
+            if (folder / record_file.FILE).exists():
+                recorded = _recorded(folder / record_file.FILE, fingerprint, self.say)
+                return recorded if is_rank_zero() else None
+            if is_rank_zero():
+                _claim(folder, fingerprint, self.config)
+            self._introduce(dataset)
+            check_protocols(self.config.evaluation, dataset)
+            refused = refusals(self.config, dataset)
+            with clock("prepare"):
+                datamodule = data_module(self.config, dataset)
+                datamodule.prepare_data()
+                datamodule.setup("fit")
+                method = build_method(self.config, datamodule)
         stages = self.train(folder, method, datamodule, data_digest, fingerprint)
-        with clock("prepare"):
+        with agreed("preparing the requests"), clock("prepare"):
             datamodule.setup("predict")
             asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
         if not method.answers_regions:
@@ -166,10 +176,25 @@ class Bench:
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         with clock("prepare_judges"):
             trained = prepare_judges(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
-        if not is_rank_zero():
-            return None
-        with clock("search"):
+        with agreed("judging"), clock("search"):
             reports = judge(method, vectors, datamodule, asked)
+        with agreed("recording"):  # the others wait: a process that ends early may take the run with it
+            if not is_rank_zero():
+                return None
+            facts = Facts(self.config, fingerprint, data_digest, self.command, [*notes, *_stage_notes(stages)])
+            return self._record(facts, trained, vectors, reports, stages, clock)
+
+    def _record(
+        self,
+        facts: Facts,
+        trained: Trained,
+        vectors: dict[str, NDArray[np.float32]],
+        reports: dict[str, Report],
+        stages: dict[str, StageResult],
+        clock: Clock,
+    ) -> Record:
+        """What one process does alone: judges whatever is not searched for, and writes."""
+        method, datamodule, asked, folder = trained.method, trained.datamodule, trained.asked, trained.folder
         outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
         with clock("other_protocols"):
             found, problems = other_outcomes(trained)
@@ -178,8 +203,7 @@ class Bench:
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
         widths = [vectors[name].shape[1] for name in asked] or [embedding_dim(method, self.config.image_size)]
-        notes = [*dataset.notes, *method.row_notes, *told, *notes, *_stage_notes(stages)]
-        facts = Facts(self.config, fingerprint, data_digest, self.command, notes)
+        facts = replace(facts, notes=[*trained.dataset.notes, *method.row_notes, *told, *facts.notes])
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)
         return record
@@ -267,7 +291,7 @@ def judge(
     datamodule: FashionDataModule,
     asked: dict[str, Question],
 ) -> dict[str, Report]:
-    """Searches and scores every protocol."""
+    """Searches and scores every protocol; all processes of a run together, and each has all of the reports."""
     reports = {}
     rows, items = datamodule.gallery_rows, datamodule.dataset.catalog.item
     for name, (protocol, requests) in asked.items():
@@ -285,6 +309,7 @@ def judge(
             query_items=items[requests.query],
             gallery_keys=rows,
             views=method.views(vectors["gallery"], *wishes(requests, datamodule.schema, regions)),
+            searcher=DistributedIndex if world()[1] > 1 else ExactIndex,
         )
     return reports
 
@@ -356,7 +381,7 @@ def load_run(folder: Path) -> FinishedRun:
     return FinishedRun(config, stored["fingerprint"], dataset)
 
 
-def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path]:
+def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path] | None:
     """Judges a trained run by any protocol; embeddings that are there already are used again.
 
     Args:
@@ -365,7 +390,7 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
         console: where progress is shown.
 
     Returns:
-        The report, and the JSON file below ``folder`` that holds it.
+        The report, and the JSON file below ``folder`` that holds it; None on the processes that do not write it.
 
     Raises:
         UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
@@ -375,14 +400,23 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             f"{protocol!r} searches no gallery: add --evaluation.protocols '[\"{protocol}\"]' to the command of a run."
         )
     run = load_run(folder)
-    config = replace(run.config, evaluation=replace(run.config.evaluation, protocols=[protocol], also=[]))
-    check_protocols(config.evaluation, run.dataset)
-    datamodule = data_module(config, run.dataset)
-    datamodule.setup("predict")
-    asked, _ = ask_all(run.dataset, datamodule.gallery_rows, config.evaluation)
-    method = load_model(folder / MODEL, config.method)
-    vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
-    report = judge(method, vectors, datamodule, asked)[protocol]
-    out = folder / "evaluations" / f"{protocol}.json"
-    write_json(out, report.as_json() | {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest})
+    judged = replace(run.config.evaluation, protocols=[protocol], also=[])
+    config = replace(run.config, evaluation=judged, trainer=placed(run.config.trainer))
+    join(config.trainer)
+    with together():
+        with agreed("preparing the requests"):
+            check_protocols(judged, run.dataset)
+            datamodule = data_module(config, run.dataset)
+            datamodule.setup("predict")
+            asked, _ = ask_all(run.dataset, datamodule.gallery_rows, judged)
+            method = load_model(folder / MODEL, config.method)
+        vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
+        with agreed("judging"):
+            report = judge(method, vectors, datamodule, asked)[protocol]
+        out = folder / "evaluations" / f"{protocol}.json"
+        with agreed("writing the report"):
+            if not is_rank_zero():
+                return None
+            digests = {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest}
+            write_json(out, report.as_json() | digests)
     return report, out

@@ -255,7 +255,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fm_bench.bench import reevaluate
     from fm_bench.leaderboard.table import print_report
 
-    report, path = reevaluate(options.run_dir, options.protocol, Console(stderr=True))
+    written = reevaluate(options.run_dir, options.protocol, Console(stderr=True))
+    if written is None:  # another process of the run has written it
+        return 0
+    report, path = written
     print_report(report, options.protocol, Console())
     Console(stderr=True).print(f"written: {path}")
     return 0

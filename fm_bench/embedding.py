@@ -9,7 +9,7 @@ vectors.
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from fm_bench.environment import code_to_vectors
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 from fm_bench.methods import Context, Method
-from fm_bench.processes import agreed, gather, world
+from fm_bench.processes import agreed, gather, tell, world
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
 from fm_bench.reuse import recall, remember
 from fm_bench.training import Progress, interruptible
@@ -111,7 +111,8 @@ class Embedder:
                     store.adopt(EmbeddingStore(found))
         _wait()
         vectors = embed_to_store(self.method, self.datamodule, loader(), n, path, key, self.trainer, of)
-        remember("embeddings", key, path, self.run)
+        with agreed("noting where the embeddings are"):
+            remember("embeddings", key, path, self.run)
         return Stored(vectors, float(store.facts().get("seconds", 0.0)))
 
 
@@ -140,19 +141,18 @@ class StoreWriting(Callback):
     def __init__(self, store: EmbeddingStore, n: int, key: str, of: Side = "gallery") -> None:
         self.store, self.n, self.key, self.of = store, n, key, of
         self.writer: StoreWriter | None = None
-        self._told = False
         self._started = time.perf_counter()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Creates the file on the first process, then lets the others join."""
         assert isinstance(pl_module, Method)
         size = trainer.datamodule.image_size  # type: ignore[attr-defined]
-        with self._agreed("making room for the embeddings"):
+        with agreed("making room for the embeddings"):
             dim = embedding_dim(pl_module, size, self.of)
             if trainer.is_global_zero:
                 self.writer = self.store.create(self.n, dim, self.key)
         token = gather(self.writer.token if self.writer else "")[0]
-        with self._agreed("opening the embeddings"):
+        with agreed("opening the embeddings"):
             self.writer = self.writer or self.store.join(self.n, dim, self.key, token)
 
     def on_predict_batch_end(
@@ -172,28 +172,18 @@ class StoreWriting(Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Completes the store once every process has written its share."""
         assert self.writer is not None
-        with self._agreed("embedding"):
+        with agreed("embedding"):
             self.writer.flush()
-        with self._agreed("completing the embeddings"):
+        with agreed("completing the embeddings"):
             if trainer.is_global_zero:
                 self.writer.finish(time.perf_counter() - self._started)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Tells the other processes, which wait in ``on_predict_end``, and leaves no unfinished file behind."""
-        if isinstance(exception, Exception) and not self._told:
-            with contextlib.suppress(Exception), self._agreed("embedding"):
-                raise exception
+        if isinstance(exception, Exception) and self.writer is not None:  # without it they are not there yet
+            tell(exception, "embedding")
         if trainer.is_global_zero and self.writer is not None:
             self.writer.discard()
-
-    @contextlib.contextmanager
-    def _agreed(self, what: str) -> Iterator[None]:
-        try:
-            with agreed(what):
-                yield
-        except Exception:
-            self._told = True
-            raise
 
 
 def embedding_dim(method: Method, image_size: tuple[int, int], of: Side = "gallery") -> int:

@@ -34,7 +34,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.methods import Method, Stage
-from fm_bench.processes import is_rank_zero
+from fm_bench.processes import agreed, is_rank_zero
 from fm_bench.recipe import StageBudget
 from fm_bench.reuse import recall, remember
 
@@ -112,13 +112,12 @@ class StageRunner:
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
         cached = cache_dir() / "stages" / fingerprint[:32]
-        if is_rank_zero() and not (folder / DONE).exists():
-            if stage.shared and (cached / DONE).exists():
-                _copy_result(cached, folder, reused=True)
-            elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
-                _take(found, folder, fingerprint)
-        if torch.distributed.is_initialized():  # all processes see the same folder before they choose what to do
-            torch.distributed.barrier()
+        with agreed("looking for trained weights"):  # all processes see the same folder before they choose what to do
+            if is_rank_zero() and not (folder / DONE).exists():
+                if stage.shared and (cached / DONE).exists():
+                    _copy_result(cached, folder, reused=True)
+                elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
+                    _take(found, folder, fingerprint)
         if (folder / DONE).exists():
             result = StageResult(**json.loads((folder / DONE).read_text()))
             if result.fingerprint != fingerprint:
@@ -132,10 +131,11 @@ class StageRunner:
             )
             return result
         result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
-        if stage.shared and is_rank_zero():
-            _copy_result(folder, cached)
-        elif self.of_run:
-            remember("stages", fingerprint, folder, self.of_run)
+        with agreed("noting the trained weights"):
+            if stage.shared and is_rank_zero():
+                _copy_result(folder, cached)
+            elif self.of_run:
+                remember("stages", fingerprint, folder, self.of_run)
         return result
 
     def _fingerprint(self, method: Method, stage: Stage, budget: StageBudget, before: str) -> str:
@@ -180,13 +180,13 @@ class StageRunner:
         best = _load_best(method, folder) if stage.monitor else None
         trainer.strategy.barrier("best weights loaded")  # the first process removes the file below
         result = StageResult(fingerprint, seconds, trainer.current_epoch, trainer.current_epoch * images, best)
-        if trainer.is_global_zero:
-            state = {name: value.detach().cpu() for name, value in method.stage_state(stage).items()}
-            write_torch(folder / FINAL, state)
-            write_json(folder / DONE, asdict(result))
-            for name in (LAST, BEST):
-                (folder / name).unlink(missing_ok=True)
-        trainer.strategy.barrier(f"stage-{stage.name}")
+        with agreed("keeping the trained weights"):
+            if trainer.is_global_zero:
+                state = {name: value.detach().cpu() for name, value in method.stage_state(stage).items()}
+                write_torch(folder / FINAL, state)
+                write_json(folder / DONE, asdict(result))
+                for name in (LAST, BEST):
+                    (folder / name).unlink(missing_ok=True)
         score = "" if best is None else f", best {stage.monitor} {best:.3f}"
         work = f"{result.images:,} images" if result.images else "done"
         self.say(f"stage {stage.name}: {work} in {result.seconds:.0f} s{score}")
@@ -325,9 +325,13 @@ class FiniteLoss(Callback):
     ) -> None:
         """Looks at the loss of every ``every``-th step and of the last one of an epoch."""
         last = batch_idx + 1 == trainer.num_training_batches
-        if (batch_idx % self.every == 0 or last) and not torch.isfinite(outputs["loss"]).item():
+        if batch_idx % self.every and not last:
+            return
+        finite = bool(torch.isfinite(outputs["loss"]).item())
+        if not trainer.strategy.reduce_boolean_decision(finite):  # on any process: all stop together
+            became = "infinite or NaN on another process" if finite else outputs["loss"].item()
             raise UserError(
-                f"the training loss became {outputs['loss'].item()} in epoch {trainer.current_epoch}: "
+                f"the training loss became {became} in epoch {trainer.current_epoch}: "
                 f"lower the learning rate (the last whole epoch is kept in {trainer.default_root_dir})."
             )
 

@@ -19,7 +19,7 @@ from fm_bench.retrieval.distances import F32, blocks, check_embeddings
 def in_order(trained: Trained, loader: DataLoader[Any], count: int) -> Iterator[Any]:
     """The first ``count`` pictures behind ``loader`` as normalised batches on the method's device.
 
-    They are read here, whoever's share the loader would give: other processes of the run have ended.
+    They are read here, whoever's share the loader would give: other processes of the run wait meanwhile.
     """
     data, device = trained.datamodule, trained.method.device
     for part in blocks(count, trained.config.loader.eval_batch_size):
