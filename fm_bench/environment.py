@@ -26,9 +26,12 @@ PACKAGES = (
 )
 # Pages and command lines may change without a number moving.
 _NOT_NUMERIC = ("leaderboard", "cli.py", "environment.py", "errors.py")
-# Nothing of this stands between trained weights and pixels on one side and vectors on the other.
-_AFTER_VECTORS = ("evaluation", "retrieval", "outcomes", "questions.py", "results.py", "memory.py", "reuse.py")
-_PICTURES_OF_RUNS = ("explain.py", "activation_sheet.py", "embedding_sheet.py", "prototype_sheet.py")
+# Nothing of this can change an embedding, given the trained weights, the pictures and which of them are asked for.
+_APART_FROM_VECTORS = (
+    *("evaluation", "retrieval", "outcomes", "results.py", "questions.py"),  # what comes after
+    *("bench.py", "training.py", "processes.py", "launch.py", "reuse.py", "memory.py"),  # what runs it
+    *("explain.py", "activation_sheet.py", "embedding_sheet.py", "prototype_sheet.py"),  # what draws it
+)
 
 
 def code_digest() -> str:
@@ -38,7 +41,7 @@ def code_digest() -> str:
 
 def code_to_vectors() -> str:
     """Digest of the source files that can change an embedding of given weights: not those that search and judge."""
-    return _digest_without(_NOT_NUMERIC + _AFTER_VECTORS + _PICTURES_OF_RUNS)
+    return _digest_without(_NOT_NUMERIC + _APART_FROM_VECTORS)
 
 
 @functools.cache
