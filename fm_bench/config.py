@@ -28,7 +28,7 @@ from fm_bench.data.readers import READERS
 from fm_bench.errors import UserError, unknown
 from fm_bench.leaderboard import record as record_file
 from fm_bench.methods import METHODS
-from fm_bench.recipe import EvaluationConfig, LoaderConfig, StageBudget
+from fm_bench.recipe import EXACT, EvaluationConfig, LoaderConfig, StageBudget
 
 # Trainer settings that change what is printed or where it is kept, but no number.
 SHOWN_ONLY = {
@@ -129,6 +129,9 @@ class RunConfig:
             del plain["loader"]["crop"]
         if not plain["evaluation"]["also"]:
             del plain["evaluation"]["also"]
+        plain["evaluation"]["index"] = self.evaluation.index_name
+        if self.evaluation.index == EXACT:
+            del plain["evaluation"]["index"]
         for budget in plain["stages"].values():
             for name in [name for name in ("batch_size", "passes") if budget[name] == getattr(StageBudget(), name)]:
                 del budget[name]

@@ -14,6 +14,9 @@ import yaml
 
 from fm_bench.errors import UserError, unknown
 
+EXACT = "exact"
+"""The index that compares a query with every image."""
+MILVUS = "milvus"
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
     "methods": {"description", "default", "method", "stages", "variants", "modes", "data", "loader", "evaluation"},
@@ -119,20 +122,33 @@ class EvaluationConfig:
         requests: requests per protocol.
         protocols: names under ``benchmarks/protocols``.
         also: further ones, which are left out without a word where the data cannot answer them.
+        index: what the gallery is searched with, see ``fm_bench.retrieval.openers``.
     """
 
     gallery: int | None = None
     requests: int = 1500
     protocols: list[str] = field(default_factory=lambda: ["manipulate-1", "manipulate-2", "search"])
     also: list[str] = field(default_factory=list)
+    index: str = EXACT
 
     def __post_init__(self) -> None:
         for name in ("gallery", "requests"):
             _positive(f"--evaluation.{name}", getattr(self, name))
         for name in self.every:
-            load("protocols", name)
+            sweeps = load("protocols", name).get("sweep")
+            if sweeps and self.index != EXACT:
+                raise UserError(
+                    f"protocol {name!r} counts in galleries of many sizes, which only exact search can: "
+                    f"leave out the protocol, or --index {self.index}."
+                )
         if not self.protocols:
             raise UserError("--evaluation.protocols is empty: name at least one, see `fm-bench list protocols`.")
+
+    @property
+    def index_name(self) -> str:
+        """``index`` without the place of a Milvus server: that changes no number."""
+        kind, _, _ = self.index.partition(":")
+        return kind if kind.startswith(MILVUS) else self.index
 
     @property
     def every(self) -> list[str]:

@@ -24,6 +24,7 @@ from fm_bench.leaderboard.claims import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.questions import Question
+from fm_bench.recipe import EXACT
 from fm_bench.training import StageResult
 
 MODEL = "model.ckpt"
@@ -49,6 +50,8 @@ class Outcome:
     """Which requests change an attribute, by attribute."""
     notes: tuple[str, ...] = ()
     """What readers of the row must know."""
+    search: Mapping[str, float] = field(default_factory=dict)
+    """Of an approximate index: what it cost and found, see ``fm_bench.retrieval.openers``."""
 
     @classmethod
     def of_search(cls, question: Question, report: Report) -> "Outcome":
@@ -123,6 +126,7 @@ def make_record(
         command=facts.command,
         notes=facts.notes,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        search=_search(config.evaluation.index_name, outcomes),
     )
 
 
@@ -193,6 +197,13 @@ def load_model(path: Path, name: str) -> Method:
 def _plain(metrics: Mapping[str, Estimate]) -> Estimates:
     """Estimates as JSON; what is undefined for every request of a small part is left out, since NaN is not JSON."""
     return {name: value._asdict() for name, value in metrics.items() if np.isfinite(value.value)}
+
+
+def _search(index: str, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """What the gallery was searched with; of an approximate index, what it cost and found under each protocol."""
+    if index == EXACT:
+        return {"index": EXACT}
+    return {"index": index, "protocols": {name: dict(o.search) for name, o in outcomes.items() if o.search}}
 
 
 def _query_ms(outcomes: Mapping[str, Outcome], seconds: Mapping[str, float]) -> float | None:

@@ -5,6 +5,7 @@ A record is one JSON file per run and seed, and the only source of every table. 
 it is written, so that what reaches a table is complete, finite and of a schema that we know.
 """
 
+import copy
 import dataclasses
 import json
 import re
@@ -14,7 +15,8 @@ from typing import Any, Literal, Self
 
 from fm_bench.errors import UserError
 from fm_bench.files import replacing, write_json
-from fm_bench.leaderboard.schema import FIELDS, SCHEMA, wrong_with
+from fm_bench.leaderboard.schema import FIELDS, LATER, SCHEMA, wrong_with
+from fm_bench.recipe import EXACT
 
 FILE = "record.json"
 REQUESTS = "requests.npz"
@@ -40,6 +42,9 @@ class Record:
         curves: protocol -> ``{"k": [...], "accuracy": [...]}``, the top-k accuracy for growing k.
         requests: protocol -> number of requests; ``tied``: protocol -> share of them with a tie across the last rank.
         gallery: number of gallery images; ``dim``: embedding width; ``parameters``: trainable and frozen ones.
+        search: how the gallery was searched: ``index`` is ``"exact"`` or names an approximate one, of which
+            ``protocols`` tells, protocol -> ``{"recall@50": ..., "build_seconds": ..., "bytes_per_vector": ...,
+            "latency_ms": ...}``. Empty in records from before there were others than exact ones.
         seconds: phase -> wall-clock seconds (``train``, ``embed_gallery``, ``search``, ``total``, ...).
         query_ms: milliseconds from a query's picture to its ranked list, per query; None where not measured.
         peak_memory_mb: highest resident memory of the run, in MiB; None where not measured.
@@ -77,7 +82,13 @@ class Record:
     command: str
     notes: list[str]
     finished: str
+    search: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def index(self) -> str:
+        """What the gallery was searched with: ``"exact"``, or the name of an approximate index."""
+        return str(self.search.get("index", EXACT))
 
     @property
     def name(self) -> str:
@@ -101,6 +112,7 @@ class Record:
             UserError: naming ``where``, the key and what was found, if anything is missing, unknown, of the wrong
                 type or not finite.
         """
+        value = completed(value)
         check(value, where)
         return cls(**value)
 
@@ -208,6 +220,11 @@ def load_all(folder: Path) -> tuple[list[Record], list[str]]:
         if known is None or known.finished < record.finished:
             records[record.fingerprint] = record
     return list(records.values()), problems
+
+
+def completed(value: Any) -> Any:
+    """``value`` with the keys that records had not from the beginning, if it is an object at all."""
+    return copy.deepcopy(dict(LATER)) | value if isinstance(value, dict) else value
 
 
 def check(value: Any, where: str) -> None:

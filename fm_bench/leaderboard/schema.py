@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCHEMA = 1
+LATER: Mapping[str, Any] = {"search": {}}
+"""Keys that are newer than the first records, with what a record without them means."""
 TOLERANCE = 1e-6  # of low <= value <= high: bootstrap quantiles and means are rounded differently
 
 Check = Callable[[Any], str | None]
@@ -142,6 +144,18 @@ def _curve(value: Any) -> str | None:
     return None if k == sorted(set(k)) and (not k or k[0] >= 1) else ".k does not grow from 1 on"
 
 
+def _search(value: Any) -> str | None:
+    """How the gallery was searched: nothing in older records, else at least by which index."""
+    if (wrong := _plain_object(value)) is not None or not value:
+        return wrong
+    if "index" not in value:
+        return ".index is missing"
+    if (wrong := _name(value["index"])) is not None:
+        return f".index{wrong}"
+    wrong = _each(_each(_not_negative))(value.get("protocols", {}))
+    return None if wrong is None else f".protocols{wrong}"
+
+
 def _time(value: Any) -> str | None:
     try:
         datetime.datetime.fromisoformat(value)
@@ -173,6 +187,7 @@ FIELDS: Mapping[str, Check] = {
     "gallery": _count(1),
     "dim": _count(1),
     "parameters": _count(0),
+    "search": _search,
     "seconds": _each(_not_negative),
     "query_ms": _optional,
     "peak_memory_mb": _optional,
