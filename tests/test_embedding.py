@@ -1,53 +1,329 @@
 # SPDX-License-Identifier: MIT
-"""Embedding extraction on one and on two processes."""
+"""Embeddings are computed once for all that is asked, anew for any other weight, and alike on many processes."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from commands import bench, numbers
 
+import fm_bench
+from fm_bench import environment
+from fm_bench.bench import build_method, data_module
 from fm_bench.cli import main
+from fm_bench.config import configure
+from fm_bench.embedding import Embedder, StoreWriting, weights_digest
 from fm_bench.leaderboard.record import load
+from fm_bench.reuse import recall, remember
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """Names of the stores that were computed, and not found."""
+    names: list[str] = []
+    start = StoreWriting.on_predict_start
+
+    def counted(self, *arguments):
+        names.append(self.store.path.name)
+        start(self, *arguments)
+
+    monkeypatch.setattr(StoreWriting, "on_predict_start", counted)
+    return names
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache in which no other test has left anything."""
+    monkeypatch.setenv("FM_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def ask(protocol: str, out: Path, *more: str) -> int:
+    """A run of AMNet, which has two stages, that is asked by one protocol."""
+    return bench("amnet", "--evaluation.protocols", f'["{protocol}"]', *more, out=out)
+
+
+# ------------------------------------------------------------------ what is computed again, and what is not
+
+
+@pytest.mark.slow
+def test_what_is_asked_after_training_costs_no_training_and_no_gallery(tmp_path, cache, computed, capsys):
+    first, second, again = tmp_path / "first", tmp_path / "second", tmp_path / "again"
+    assert ask("search", first) == 0
+    assert computed == ["gallery", "search"]
+    capsys.readouterr()
+    assert ask("manipulate-1", second, "--evaluation.requests", "50") == 0
+    assert computed[2:] == ["manipulate-1"]  # other requests alone
+    told = capsys.readouterr().err
+    assert told.count("trained by an equal run") == 2
+    one, other = (next((run / "embeddings").glob("gallery-*.npy")) for run in (first, second))
+    assert one.samefile(other)
+    one, other = (json.loads((run / "record.json").read_text()) for run in (first, second))
+    assert one["seconds"]["embed_gallery"] == other["seconds"]["embed_gallery"]  # whoever computed it
+    assert one["seconds"]["train"] == other["seconds"]["train"]
+    shutil.rmtree(first)  # takes nothing away from the second
+    assert main(["evaluate", str(second), "--protocol", "manipulate-1"]) == 0
+    assert main(["evaluate", str(second), "--protocol", "gallery-sweep-1"]) == 0  # asks the same, counts otherwise
+    assert len(computed) == 3
+    capsys.readouterr()
+    assert ask("manipulate-1", again, "--evaluation.requests", "50") == 0  # a repetition shows if numbers come again
+    assert "equal run" not in capsys.readouterr().err.replace("attributes: trained by an equal run", "")  # it is shared
+    assert computed[3:] == ["gallery", "manipulate-1"]
+    repeated, recorded = numbers(again), numbers(second)
+    assert repeated == recorded
+
+
+def test_a_damaged_store_is_computed_anew_and_said_so(tmp_path, cache, computed, capsys):
+    run = tmp_path / "run"
+    assert bench("identity", out=run) == 0
+    (vectors,) = (run / "embeddings").glob("gallery-*.npy")
+    before, asked = np.load(vectors), len(computed)
+    os.truncate(vectors, 1000)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--protocol", "search"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.endswith("computed anew")]
+    assert f"{vectors.name} is damaged" in line
+    assert computed[asked:] == ["gallery"]
+    np.testing.assert_array_equal(np.load(vectors), before)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A method that was never trained, which is enough to be digested, with its data and the queries of a protocol."""
+    config = configure("amnet", "garments", "smoke", "common", 0)
+    data = data_module(config, config.read())
+    data.setup("predict")
+    return config, build_method(config, data).eval(), data
+
+
+def made_of(method, data, **trainer) -> str:
+    return Embedder(method, data, trainer, "", print).made_of
+
+
+def test_any_changed_weight_or_hyperparameter_is_another_key(trained, monkeypatch):
+    _, method, data = trained
+    before = made_of(method, data)
+    state = method.state_dict()
+    for tensor in (next(iter(state.values())), list(state.values())[-1]):  # the first weight, the last number
+        flat = tensor.detach().reshape(-1)
+        old = flat[-1].clone()
+        flat[-1] = torch.nextafter(old, old + 1) if old.is_floating_point() else old + 1
+        assert made_of(method, data) != before
+        flat[-1] = old
+    assert made_of(method, data) == before
+    with monkeypatch.context() as patch:
+        patch.setitem(method.hparams, "normalize", not method.hparams["normalize"])
+        assert made_of(method, data) != before
+    with monkeypatch.context() as patch:
+        patch.setattr(type(method), "version", method.version + 1)
+        assert made_of(method, data) != before
+    with monkeypatch.context() as patch:
+        patch.setitem(method.hparams, "weights", "/anywhere.pt")  # only the beginning of training
+        assert made_of(method, data) == before
+
+
+def test_every_kind_of_number_is_digested(trained):
+    _, method, _ = trained
+    seen = {weights_digest(method)}
+    for tensor in (torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(6), torch.zeros(6).bfloat16(), torch.zeros(0)):
+        method.register_buffer("extra", tensor)
+        seen.add(weights_digest(method))
+    method.register_buffer("extra", torch.tensor(1))
+    seen.add(weights_digest(method))
+    del method.extra
+    assert len(seen) == 7
+    assert weights_digest(method) in seen
+
+
+def test_pictures_precision_and_code_are_in_the_key(trained, monkeypatch):
+    config, method, data = trained
+    before = made_of(method, data)
+    assert made_of(method, data, precision="bf16-mixed") != before
+    assert made_of(method, data, enable_progress_bar=False, max_epochs=3) == before
+    larger = data_module(replace(config, loader=replace(config.loader, image_size=48)), data.dataset)
+    assert made_of(method, larger) != before
+    for part in (data.dataset.catalog, data.dataset.source):
+        with monkeypatch.context() as patch:
+            patch.setitem(part.__dict__, "digest", "other")
+            assert made_of(method, data) != before
+    with monkeypatch.context() as patch:
+        patch.setattr("fm_bench.embedding.code_to_vectors", lambda: "other")
+        assert made_of(method, data) != before
+
+
+def test_a_subset_or_another_order_of_the_gallery_is_another_store(trained, tmp_path, monkeypatch):
+    _, method, data = trained
+    keys = []
+    monkeypatch.setattr(Embedder, "_stored", lambda self, loader, n, path, key, of: keys.append((key, n)))
+    embedder = Embedder(method, data, {}, "", print)
+    embedder.gallery(tmp_path)
+    rows = data.gallery_rows
+    for others in (rows[::-1], rows[:-1], rows):
+        monkeypatch.setattr(type(data), "gallery_rows", others)
+        embedder.gallery(tmp_path)
+    assert keys[0] == keys[3]
+    assert len(set(keys)) == 3
+
+
+def test_how_is_counted_is_no_part_of_the_key_and_code_before_vectors_is(tmp_path, monkeypatch):
+    package = tmp_path / "fm_bench"
+    shutil.copytree(Path(fm_bench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fm_bench, "__file__", str(package / "__init__.py"))
+
+    def digests() -> tuple[str, str]:
+        environment._digest_without.cache_clear()
+        return environment.code_to_vectors(), environment.code_digest()
+
+    vectors, everything = digests()
+    for name in ("evaluation/metrics.py", "retrieval/index.py", "bench.py"):
+        with (package / name).open("a") as file:
+            file.write("\n# changed\n")
+        assert digests()[0] == vectors
+        assert digests()[1] != everything
+    for name in ("methods/amnet.py", "nn/backbones.py", "data/transforms.py", "embedding.py", "attributes.py"):
+        with (package / name).open("a") as file:
+            file.write("\n# changed\n")
+        assert digests()[0] != vectors
+        vectors, _ = digests()
+    monkeypatch.undo()
+    environment._digest_without.cache_clear()
+
+
+@pytest.mark.parametrize("part", ["methods", "nn", "data", "attributes.py", "catalog.py"])
+def test_what_makes_vectors_does_not_use_what_judges_them(part):
+    place = Path(fm_bench.__file__).parent / part
+    for file in [place] if place.suffix else place.rglob("*.py"):
+        text = file.read_text()
+        for apart in environment._APART_FROM_VECTORS:
+            module = f"fm_bench.{apart.removesuffix('.py')}"
+            assert f"from {module} " not in text or module == "fm_bench.processes", file
+            assert f"from {module}." not in text, file
+
+
+# ------------------------------------------------------------------ notes about other runs
+
+
+def test_a_run_takes_from_others_and_not_from_its_repetition(tmp_path, cache):
+    place, other = tmp_path / "a" / "embeddings" / "gallery", tmp_path / "b" / "embeddings" / "gallery"
+    assert recall("embeddings", "key", other, "run") is None
+    remember("embeddings", "key", place, "run")
+    assert recall("embeddings", "key", other, "another") == place
+    assert recall("embeddings", "key", other, "run") is None
+    assert recall("embeddings", "key", place, "another") is None  # it would find itself
+    assert recall("embeddings", "key", place.with_name("search"), "run") == place  # in the same folder
+    assert recall("embeddings", "other key", other, "another") is None
+    assert recall("stages", "key", other, "another") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"place": 1, "run": 2}'])
+def test_a_damaged_note_is_no_note(tmp_path, cache, text):
+    remember("stages", "key", tmp_path, "run")
+    (note,) = (cache / "stages").iterdir()
+    note.write_text(text)
+    assert recall("stages", "key", tmp_path / "x" / "y", "another") is None
+
+
+def test_processes_that_cannot_wait_for_each_other_take_nothing(tmp_path, cache, monkeypatch):
+    remember("stages", "key", tmp_path, "run")
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            assert recall("stages", "key", tmp_path / "x" / "y", "another") is None
+    assert recall("stages", "key", tmp_path / "x" / "y", "another") == tmp_path
+
+
+# ------------------------------------------------------------------ many processes
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import lightning as L
+import torch
 from fm_bench.config import configure
 from fm_bench.bench import build_method, data_module
 from fm_bench.data.readers import READERS
 from fm_bench.data.requests import mine
 from fm_bench.embedding import embed_to_store
+from fm_bench.errors import UserError
+from fm_bench.retrieval import EmbeddingStore
+from fm_bench.processes import world
 
-devices, out = int(sys.argv[1]), Path(sys.argv[2])
+devices, out, failing = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 config = configure("amnet", "garments", "smoke", "common", 0)
 datamodule = data_module(config, READERS["garments"](**config.reader).read())
 datamodule.setup("predict")
 method = build_method(config, datamodule).eval()
+embed = method.embed_gallery
+
+def broken(images, context=None):
+    vectors = embed(images, context)
+    if world()[0] == devices - 1 and len(images) > 1:
+        if failing == "nan":
+            vectors[0, 0] = float("nan")
+    return vectors
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+method.embed_gallery = broken
+if failing == "disk":
+    import os
+    os.posix_fallocate = full
 rows = datamodule.gallery_rows
 requests = mine(datamodule.dataset.catalog, rows, rows, changes=1, limit=90, cap=4, seed=0)
 strategy = "ddp" if devices > 1 else "auto"
 trainer = {"devices": devices, "accelerator": "cpu", "strategy": strategy, "enable_progress_bar": False}
 gallery, queries = datamodule.gallery_dataloader(), datamodule.query_dataloader(requests)
-for name, loader, size in (("gallery", gallery, 300), ("queries", queries, len(requests))):
-    embed_to_store(method, datamodule, loader, size, out / name, "key", trainer)
+try:
+    for name, loader, size in (("gallery", gallery, 300), ("queries", queries, len(requests))):
+        embed_to_store(method, datamodule, loader, size, out / name, "key", trainer)
+except UserError as error:
+    (out / f"failed-{world()[0]}.txt").write_text(str(error))
 """
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_same_vectors_as_one(tmp_path):
+def run_script(tmp_path: Path, devices: int, out: Path, failing: str = "") -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many threads in both, so that sums are cut the same way
-    for devices in (1, 2):
-        arguments = [sys.executable, tmp_path / "script.py", str(devices), tmp_path / str(devices)]
-        subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=300)
+    out.mkdir()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many threads everywhere, so that sums are cut the same way
+    arguments = [sys.executable, tmp_path / "script.py", str(devices), out, failing]
+    subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_two_and_three_processes_give_the_same_vectors_as_one(tmp_path):
+    for devices in (1, 2, 3):  # 90 requests in batches of 64: some process has none
+        run_script(tmp_path, devices, tmp_path / str(devices))
     for name in ("gallery", "queries"):
-        one, two = (np.load(next((tmp_path / devices).glob(f"{name}-*.npy"))) for devices in "12")
-        assert np.array_equal(one, two)
+        one, *others = (np.load(next((tmp_path / devices).glob(f"{name}-*.npy"))) for devices in "123")
+        for vectors in others:
+            assert np.array_equal(one, vectors)
         assert np.isfinite(one).all()
         assert len(np.unique(one.round(4), axis=0)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        ("nan", r"1 of \d+ embeddings .* hold NaN or infinity"),
+        ("disk", "No space left on device"),
+    ],
+)
+def test_what_fails_on_one_process_fails_on_all_and_leaves_nothing(tmp_path, failing, told):
+    run_script(tmp_path, 2, tmp_path / "out", failing)
+    files = sorted((tmp_path / "out").iterdir())
+    assert [file.name for file in files] == ["failed-0.txt", "failed-1.txt"]
+    for file in files:
+        assert re.search(told, file.read_text())
 
 
 @pytest.mark.slow
