@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Exact nearest neighbours: FAISS proposes in float32, float64 decides, and a bound proves that nothing was missed.
+"""Exact nearest neighbours: a fast search proposes, float64 decides, and a bound proves that nothing was missed.
 
 The gallery is read in blocks, so that it may be a memory map, and centred, so that a common offset does not eat up the
-digits of float32. FAISS gives each query a few more candidates than asked. Their distances are computed again, exactly,
-and a worst-case bound on the float32 error tells whether an image that FAISS left out could belong to the first ``k``.
-Where it could (ties, near-ties, collapsed embeddings) that query is searched again in float64. So the result is the
-order of exact distances, whatever the blocks, shards, threads or library.
+digits of float32. Where the machine multiplies in bfloat16, a scan gives every image that can be among the first ``k``
+(``shortlist.py``). Elsewhere, and for few queries, FAISS gives each query a few more candidates than asked in float32,
+and a worst-case bound tells whether an image that it left out could belong to the first ``k``. The candidates'
+distances are computed again, exactly. Where neither way can tell (ties, near-ties, collapsed embeddings) that query is
+searched again in float64. So the result is the order of exact distances, whatever the blocks, shards, threads or
+library.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.retrieval import scan
+from fm_bench.retrieval import reduced, scan
 from fm_bench.retrieval.distances import F32, F64, I64, Duplicates, blocks, check_embeddings, duplicates, exact, slack
-from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
+from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k, first_k_of_pairs
+from fm_bench.retrieval.shortlist import shortlist
 
 try:
     import faiss
@@ -28,6 +31,8 @@ except ImportError:  # a machine without FAISS gets the same results from torch
 
 _MARGIN = 16  # candidates beyond k: enough that the bound nearly always decides, at no measurable cost
 _QUERIES = 1 << 14  # queries searched at a time
+_GPU_K = 2048  # FAISS finds no more than this on a GPU
+_MANY = 64  # queries from which on it pays to round the gallery to bfloat16
 
 
 class ExactIndex:
@@ -154,12 +159,14 @@ class ExactIndex:
         centred = queries - self.centre
         return centred, np.sqrt(np.einsum("rd,rd->r", centred, centred, dtype=np.float64))
 
-    def _centred_rows(self, part: slice) -> F32:
+    def centred_rows(self, part: slice) -> F32:
         """Rows of the gallery relative to the centre."""
         return self.gallery[part] - self.centre
 
     def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
         wanted = min(k, len(self))
+        if len(queries) >= _MANY and reduced.supported() and _gpus() < 2:
+            return _pad(self._search_reduced(queries, wanted, exclude, ties), k)
         centred, norms = self.centred(queries)
         ids, bound = self._candidates(centred, min(len(self), wanted + max(_MARGIN, wanted // 8)))
         rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
@@ -174,6 +181,19 @@ class ExactIndex:
             ranking = scan.replace_rows(self, ranking, np.flatnonzero(~proven), queries, exclude, ties)
         return _pad(ranking, k)
 
+    def _search_reduced(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+        """As ``_search``, by a scan in bfloat16."""
+        own = int((exclude >= 0).any())
+        found = shortlist(self, *self.centred(queries), min(len(self), k + own))
+        others = found.image != exclude[found.row]
+        row, image = found.row[others], found.image[others]
+        distances = exact(queries, self.gallery, row, image)
+        ranking = first_k_of_pairs(len(queries), row, image, distances, ties(row, image), k)
+        if len(found.given_up):
+            ranking.distances[found.given_up, -1] = found.bound[found.given_up]
+            ranking = scan.replace_rows(self, ranking, found.given_up, queries, exclude, ties)
+        return ranking
+
     def _candidates(self, centred: F32, count: int) -> tuple[I64, NDArray[np.float32]]:
         """``(R, count)`` gallery positions, and ``(R,)`` the computed distance from which on images were left out.
 
@@ -183,7 +203,7 @@ class ExactIndex:
         distances = np.empty((len(centred), 0), np.float32)
         overflow = np.zeros(len(centred), bool)
         for part in self.parts(self.block_rows):
-            near, where = _knn(centred, self._centred_rows(part), min(count, part.stop - part.start))
+            near, where = _knn(centred, self.centred_rows(part), min(count, part.stop - part.start))
             overflow |= (where < 0).any(axis=1)
             where[where >= 0] += part.start
             ids, distances = np.hstack((ids, where)), np.hstack((distances, near))
@@ -204,9 +224,23 @@ def _pad(ranking: Ranking, k: int) -> Ranking:
     return Ranking(ids, distances, tied)
 
 
+def _gpus() -> int:
+    """GPUs that FAISS can use; it searches on all of them at once."""
+    return int(faiss.get_num_gpus()) if faiss is not None else 0
+
+
 def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:
     """Computed distances and positions of the ``k`` nearest rows, in any order; −1 where distances overflowed."""
-    distances, ids = _torch_knn(queries, gallery, k) if faiss is None else faiss.knn(queries, gallery, k)
+    if faiss is None:
+        distances, ids = _torch_knn(queries, gallery, k)
+    elif _gpus() and k <= _GPU_K:
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard = True
+        index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(gallery.shape[1]), options)
+        index.add(gallery)
+        distances, ids = index.search(queries, k)
+    else:
+        distances, ids = faiss.knn(queries, gallery, k)
     ids[~np.isfinite(distances)] = -1
     return distances, ids
 

@@ -78,6 +78,23 @@ def first_k(ids: NDArray[np.int64], distances: NDArray[np.float64], ties: U64, k
     return Ranking(np.take_along_axis(ids, order[:, :k], axis=1), near, tied & np.isfinite(near[:, -1]))
 
 
+def first_k_of_pairs(
+    rows: int, row: NDArray[np.int64], ids: NDArray[np.int64], distances: NDArray[np.float64], ties: U64, k: int
+) -> Ranking:
+    """As ``first_k`` of ``rows`` queries, from (query, image) pairs in any order, as many as there are of each query.
+
+    Missing images have id 0 and distance inf.
+    """
+    order = np.lexsort((ties, distances, row))
+    row = row[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    order, row, rank = (part[rank <= k] for part in (order, row, rank))
+    near_ids, near = np.zeros((rows, k + 1), np.int64), np.full((rows, k + 1), np.inf)
+    near_ids[row, rank], near[row, rank] = ids[order], distances[order]
+    tied = (near[:, k - 1] == near[:, k]) & np.isfinite(near[:, k])
+    return Ranking(near_ids[:, :k].copy(), near[:, :k].copy(), tied)
+
+
 def merge(
     rankings: Sequence[Ranking],
     *,

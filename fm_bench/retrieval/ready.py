@@ -32,7 +32,8 @@ class ReadyIndex(ExactIndex):
             gallery[part] -= self.offset
         self.centre = np.zeros_like(self.offset)
 
-    def _centred_rows(self, part: slice) -> F32:
+    def centred_rows(self, part: slice) -> F32:
+        """Rows of the gallery, which are centred already."""
         return self.gallery[part]
 
     def search(

@@ -6,20 +6,21 @@
   ``count_by_segment`` does so in parts of the gallery.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fm_bench.retrieval import reduced
 from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, in_threads, ranges, slack
-from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
+from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k_of_pairs
 
 if TYPE_CHECKING:
     from fm_bench.retrieval.index import ExactIndex
 
-_QUERIES = 256  # queries and gallery rows of one block: 4 MB of float32 products
-_ROWS = 4096
+_QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 products
+_FIRST, _ROWS = 512, 4096
 _PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
 
 
@@ -62,8 +63,8 @@ class _Nearest:
             with np.errstate(invalid="ignore"):
                 row, group = np.nonzero(~(computed > reach[:, None]))  # so that NaN, from overflow, is looked at
             self._add(row, group + part.start)
-        self._shorten()
-        return self._table()
+        ties = self.ties(self.rows[self.row], self.id)
+        return first_k_of_pairs(len(self.rows), self.row, self.id, self.distance, ties, self.k)
 
     def _add(self, row: I64, group: I64) -> None:
         groups = self.index.duplicates
@@ -108,13 +109,6 @@ class _Nearest:
         rank = rank[rank <= self.k]
         last = rank == self.k - 1
         self.limit[self.row[last]] = np.minimum(self.limit[self.row[last]], self.distance[last])
-
-    def _table(self) -> Ranking:
-        rank = np.arange(len(self.row)) - np.searchsorted(self.row, self.row)
-        ids = np.zeros((len(self.rows), self.k + 1), np.int64)
-        distances = np.full(ids.shape, np.inf)
-        ids[self.row, rank], distances[self.row, rank] = self.id, self.distance
-        return first_k(ids, distances, self.ties(self.rows[:, None], ids), self.k)
 
 
 def count_before(
@@ -172,36 +166,84 @@ def count_by_segment(
     count = np.zeros((len(queries), segments), np.int64)
     if not len(queries):
         return count
-    centred, norms = index.centred(queries)
-    half = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
-    error = slack(norms, distances, index.dim + 1, 24)
-    with np.errstate(over="ignore"):
-        surely, possibly = (half + error).astype(np.float32), (half - error).astype(np.float32)
-    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
+
+    everyone = np.arange(len(queries))
 
     def add(rows: I64, i: I64, j: I64) -> None:
         cells = np.bincount(i * segments + segment[j], minlength=len(rows) * segments)
         count[rows] += cells.reshape(len(rows), segments)
 
-    for part in index.parts(min(_ROWS, index.block_rows)):
-        vectors = index.gallery[part] - index.centre
-        block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
+    compare = _comparison(index, queries, distances)
+    for part in _growing(index):
         active = np.flatnonzero(count[:, 0] <= limit)
+        if not len(active):
+            break
+        near, undecided = compare(part), []
         for some in blocks(len(active), _QUERIES):
             rows = active[some]
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
-                products = augmented[rows] @ block.T
-            place = np.flatnonzero(~(products < possibly[rows, None]))  # few, unless a request is hopeless anyway
-            i, j = np.divmod(place, len(block))
-            wanted = counts(rows[i], j + part.start)
-            place, i, j = place[wanted], i[wanted], j[wanted] + part.start
-            sure = products.ravel()[place] > surely[rows[i]]
+            i, j, sure = near(rows)
+            wanted = counts(rows[i], j)
+            i, j, sure = i[wanted], j[wanted], sure[wanted]
             add(rows, i[sure], j[sure])
-            i, j = i[~sure], j[~sure]
-            for few in blocks(len(i), 4 * _PAIRS):
-                closer = _before(index, queries, rows[i[few]], j[few], distances, numbers, ties)
-                add(rows, i[few][closer], j[few][closer])
+            undecided.append((rows[i[~sure]], j[~sure]))
+        rows, j = (np.concatenate(parts) for parts in zip(*undecided, strict=True))
+        for few in blocks(len(rows), 4 * _PAIRS):
+            closer = _before(index, queries, rows[few], j[few], distances, numbers, ties)
+            add(everyone, rows[few][closer], j[few][closer])
     return count
+
+
+def _growing(index: "ExactIndex") -> Iterator[slice]:
+    """Parts of the gallery. The first are short: what they tell spares hopeless queries the rest."""
+    start, step = index.rows.start, _FIRST
+    while start < index.rows.stop:
+        stop = min(start + min(step, max(1, index.block_rows)), index.rows.stop)
+        yield slice(start, stop)
+        start, step = stop, min(2 * step, _ROWS)
+
+
+Near = Callable[[I64], tuple[I64, I64, NDArray[np.bool_]]]
+"""From queries ``(r,)`` the pairs that may be nearer than asked, as positions among the queries and in the gallery, and
+whether they are for sure."""
+
+
+def _comparison(index: "ExactIndex", queries: F32, distances: F64) -> Callable[[slice], Near]:
+    """What compares a part of the gallery with the queries' ``distances (R,)``, in the fastest way of this machine."""
+    centred, norms = index.centred(queries)
+    scores = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
+    if reduced.supported() and float(norms.max()) <= reduced.HUGE:
+        asked = reduced.Queries(centred, norms)
+        margin = slack(norms, distances, index.dim, 53)
+        return lambda part: _in_bfloat16(
+            asked, reduced.Block(index.centred_rows(part), part.start, asked.device), scores, margin
+        )
+    error = slack(norms, distances, index.dim + 1, 24)
+    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
+    return lambda part: _in_float32(augmented, index.centred_rows(part), part.start, scores, error)
+
+
+def _in_bfloat16(queries: reduced.Queries, block: reduced.Block, scores: F64, margin: F64) -> Near:
+    def near(rows: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
+        found = reduced.above(queries, rows, block, scores[rows] - margin[rows])
+        assert found is not None
+        return found.row, found.image, found.excess - found.error > 2 * margin[rows][found.row]
+
+    return near
+
+
+def _in_float32(augmented: F32, vectors: F32, start: int, scores: F64, error: F64) -> Near:
+    block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
+    with np.errstate(over="ignore"):
+        surely, possibly = (scores + error).astype(np.float32), (scores - error).astype(np.float32)
+
+    def near(rows: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
+            products = augmented[rows] @ block.T
+        place = np.flatnonzero(~(products < possibly[rows, None]))  # few, unless a request is hopeless anyway
+        i, j = np.divmod(place, len(block))
+        return i, j + start, products.ravel()[place] > surely[rows[i]]
+
+    return near
 
 
 def _before(

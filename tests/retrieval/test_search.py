@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fm_bench.errors import UserError
 from fm_bench.retrieval import ExactIndex, merge, search
 from fm_bench.retrieval import index as index_module
+from fm_bench.retrieval import reduced, shortlist
 from fm_bench.retrieval.ordering import TieOrder
 from fm_bench.retrieval.scan import count_before
 
@@ -58,13 +59,27 @@ def embeddings(kind):
 KINDS = ["plain", "offset", "constant", "binary", "repeated", "clusters", "huge", "tiny", "outlier"]
 
 
-@pytest.mark.parametrize("library", ["faiss", "torch"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_equals_brute_force(kind, library, monkeypatch):
-    if library == "torch":
+def choose(way, monkeypatch):
+    """Lets the search go one of its ways: with faiss, with torch in float32, or in bfloat16."""
+    monkeypatch.setattr(reduced, "supported", lambda: way.startswith("bfloat16"))
+    monkeypatch.setattr(index_module, "_MANY", 1)
+    if way == "torch":
         monkeypatch.setattr(index_module, "faiss", None)
-    elif index_module.faiss is None:
+    elif index_module.faiss is None and way == "faiss":
         pytest.skip("faiss is not installed")
+    if way == "bfloat16 in small blocks":
+        small = {"_SAMPLE": 8, "_FIRST": 16, "_MOST": 64, "_SMALLEST": 4, "_QUERIES": 7, "_KEPT": 20, "_FRESH": 50}
+        for name, value in small.items():
+            monkeypatch.setattr(shortlist, name, value)
+
+
+WAYS = ["faiss", "torch", "bfloat16", "bfloat16 in small blocks"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_brute_force(kind, way, monkeypatch):
+    choose(way, monkeypatch)
     gallery, queries = embeddings(kind)
     exclude = np.random.default_rng(0).integers(-1, N, R)
     for k, block_bytes in ((1, 900), (20, 900), (20, 1 << 20), (N - 1, 1 << 20)):
@@ -156,8 +171,10 @@ def test_small_integer_vectors(n, r, d, seed, scale):
     np.testing.assert_array_equal(found.tied, tied)
 
 
+@pytest.mark.parametrize("way", ["faiss", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_count_before_is_the_rank(kind):
+def test_count_before_is_the_rank(kind, way, monkeypatch):
+    choose(way, monkeypatch)
     gallery, queries = embeddings(kind)
     index, rng = ExactIndex(gallery, block_bytes=900), np.random.default_rng(0)
     exclude, wanted = rng.integers(-1, N, R), rng.integers(0, N, R)
@@ -172,8 +189,9 @@ def test_count_before_is_the_rank(kind):
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
     monkeypatch.setattr("fm_bench.retrieval.scan._PAIRS", 3)
-    test_count_before_is_the_rank("repeated")
-    test_count_before_is_the_rank("constant")
+    for way in ("faiss", "bfloat16"):
+        test_count_before_is_the_rank("repeated", way, monkeypatch)
+        test_count_before_is_the_rank("constant", way, monkeypatch)
 
 
 @pytest.mark.parametrize(
