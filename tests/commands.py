@@ -2,8 +2,12 @@
 """Runs at profile ``smoke`` through the command line, for tests of every folder."""
 
 import json
+import multiprocessing
+import os
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 from fm_bench import recipe
 from fm_bench.cli import main
@@ -14,6 +18,12 @@ SPECS = [
     for spec in (name, *(f"{name}/{v}" for v in recipe.load("methods", name).get("variants", {})))
 ]
 """Every method and variant."""
+
+
+BRIEF = {
+    "flam": ["--stages.embedders.passes", "4", "--stages.manipulation.epochs", "2", "--stages.manipulation.passes", "1"]
+}
+"""Stages that read no picture are no shorter at smoke than elsewhere; here they are."""
 
 
 def command(*arguments, out: Path) -> list[str]:
@@ -30,10 +40,34 @@ def command(*arguments, out: Path) -> list[str]:
     ]
 
 
+def start(*arguments: str, out: Path, cache: Path) -> BaseProcess:
+    """The command in a process of its own that says nothing and does not spend seconds on importing.
+
+    ``cache`` is its FM_BENCH_CACHE.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fm_bench.bench", "fm_bench.leaderboard.site"])
+    process = context.Process(target=_silently, args=(command(*arguments, out=out)[3:], cache))
+    process.start()
+    return process
+
+
+def _silently(arguments: list[str], cache: Path) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.environ["FM_BENCH_CACHE"] = str(cache)
+    sys.exit(main(arguments))
+
+
 def bench(*arguments: str, out: Path) -> int:
-    """The command in this process, at smoke and without a progress bar."""
-    quiet = ["--trainer.enable_progress_bar", "false"]
-    return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
+    """The command in this process, at smoke, without a progress bar and with a page whose pictures are not drawn.
+
+    ``tests/leaderboard`` draws them; drawing them after each run would take longer than some of the runs.
+    """
+    quiet = ["--trainer.enable_progress_bar", "false", *BRIEF.get(arguments[0].partition("/")[0], [])]
+    with mock.patch("fm_bench.leaderboard.site.picture", return_value="<svg></svg>"):
+        return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
 
 
 def numbers(folder: Path) -> dict:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+# Two workers of two threads each would wait for each other on two cores. Set before PyTorch is imported; inherited.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 sys.path[:0] = [
     str(Path(__file__).parent),
     str(Path(__file__).parent / "data"),

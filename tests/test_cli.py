@@ -112,7 +112,7 @@ def test_places_change_no_fingerprint_but_numbers_do():
 def test_every_recipe_can_be_configured():
     for name in recipe.names("methods"):
         for variant in ["", *recipe.load("methods", name).get("variants", {})]:
-            for profile in recipe.names("profiles"):
+            for profile in ["smoke"] if variant else recipe.names("profiles"):  # profiles know nothing of variants
                 for mode in ("common", "paper"):
                     assert configure(f"{name}/{variant}" if variant else name, "garments", profile, mode, 0).budget > 0
 

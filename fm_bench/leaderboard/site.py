@@ -7,6 +7,7 @@ nothing run or load but the one script that is in it.
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import itertools
 import logging
@@ -90,13 +91,7 @@ def build_page(
 
 def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Sequence[Verdict] = ()) -> str:
     """The page as text; see ``build_page``."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fm_bench.leaderboard"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = _environment()
     script = _source(environment, "page.js")
     html = environment.get_template("page.html").render(
         style=Markup(_source(environment, "page.css")),  # noqa: S704 our own file
@@ -114,6 +109,18 @@ def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Se
         unit=unit,
     )
     return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Where templates come from; it keeps them compiled, which takes longer than to fill one in."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("fm_bench.leaderboard"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
 def _source(environment: jinja2.Environment, name: str) -> str:
