@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import bench, command, numbers
+from commands import bench, command, numbers, start
 
 from fm_bench.bench import Bench
 from fm_bench.cli import main
@@ -139,24 +140,25 @@ def test_another_run_never_overwrites_this_one(amnet, capsys):
 
 @pytest.fixture(scope="module")
 def killable(tmp_path_factory):
-    """An uninterrupted run to compare with, and what starts one like it; no stage is shared between the two."""
+    """An uninterrupted run to compare with, and the options of one like it; no stage is shared between the two."""
     place = tmp_path_factory.mktemp("kill")
     options = ["amnet", "--stages.manipulation.epochs", "3", "--budget", "1500", "--logger", "none"]
     options += ["--method.images_per_value", "4"]  # the prototypes must come from these images after a resume, too
+    assert ended(start(*options, out=place / "whole", cache=place / "cache-whole")) == 0
+    return place, options
 
-    def start(out: Path, **more) -> subprocess.Popen:
-        environment = os.environ | {"FM_BENCH_CACHE": str(out.parent / f"cache-{out.name}")}
-        return subprocess.Popen(command(*options, out=out), env=environment, text=True, **more)
 
-    assert start(place / "whole").wait() == 0
-    return place, start
+def ended(process: BaseProcess) -> int | None:
+    """The exit code of a process that is waited for."""
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(killable):
     """SIGKILL at every milestone and at arbitrary moments between, then to the end."""
-    place, start = killable
-    pieces = place / "pieces"
+    place, options = killable
+    pieces, cache = place / "pieces", place / "cache-pieces"
     moments = [
         "config.json",
         "stages/attributes/last.ckpt",
@@ -166,15 +168,14 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(killab
     moments += ["embeddings/gallery.json", "embeddings/manipulate-1.json", "found.npz"]
     random, kills = np.random.default_rng(0), 0
     for moment in moments:
-        process = start(pieces, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (pieces / moment).exists():
+        process = start(*options, out=pieces, cache=cache)
+        while process.is_alive() and not (pieces / moment).exists():
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.3))
-        kills += process.poll() is None
         process.kill()
-        process.wait()
+        kills += ended(process) == -signal.SIGKILL
     assert kills >= 4
-    assert start(pieces, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait() == 0
+    assert ended(start(*options, out=pieces, cache=cache)) == 0
     assert numbers(pieces) == numbers(place / "whole")
     arrays = [dict(np.load(folder / "requests.npz")) for folder in (place / "whole", pieces)]
     assert all(np.array_equal(arrays[0][name], arrays[1][name], equal_nan=True) for name in arrays[0])
@@ -182,8 +183,10 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(killab
 
 @pytest.mark.slow
 def test_interrupted_by_the_user_it_says_how_to_go_on(killable):
-    place, start = killable
-    process = start(place / "interrupted", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    place, options = killable
+    environment = os.environ | {"FM_BENCH_CACHE": str(place / "cache-interrupted")}
+    told = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command(*options, out=place / "interrupted"), env=environment, **told)
     while process.poll() is None and not (place / "interrupted" / "stages/attributes/last.ckpt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
