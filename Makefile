@@ -29,7 +29,7 @@ bench: setup ## train, search and record one method: make bench METHOD=flam
 	@$(BIN)/fm-bench bench $(METHOD) --data $(DATA) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 
 test: setup ## the test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check .
