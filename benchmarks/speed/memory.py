@@ -4,8 +4,8 @@
 python benchmarks/speed/memory.py [--gallery 20000] [--queries 5000] [--dim 512] [--cases learnt ties] [--json FILE]
 
 Embeddings are read from memory-mapped stores by a fresh process for each case, which evaluates them with intervals.
-What that process held before (the libraries) is taken off. Pages of the stores count as soon as they are read. The bound
-is the size of the embeddings + 15 % + 300 MiB.
+What that process held before (the libraries) is taken off. Pages of the stores count as soon as they are read. The
+bound is the size of the embeddings + 15 % + 300 MiB.
 """
 
 import argparse
@@ -51,8 +51,8 @@ CASES = {
     "constant": Case(ties=0),
     "sweep": Case(sweep=SHARES),
     "sweep, constant": Case(ties=0, sweep=SHARES),
-    "few labels": Case(noise=100.0, sizes=(2,) * 8),
-    "half of the labels": Case(noise=100.0, sizes=(40,) * 12, labelled=2),
+    "few values": Case(noise=100.0, sizes=(2,) * 8),
+    "few labels, constant": Case(ties=0, sizes=(4,) * 12, labelled=3),
     "many attributes": Case(sizes=SIZES * 4, labelled=4 * len(SIZES)),
 }
 

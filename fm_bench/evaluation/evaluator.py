@@ -162,7 +162,7 @@ def evaluate(
     place = np.full(len(queries), -1)
     place[counted] = np.arange(len(counted))
     nested = Nested(hits, protocol.sweep, keys, names[counted], seed) if protocol.sweep else None
-    asked = _Asked(queries[counted], names[counted], place)
+    asked = _Asked(_taken(queries, counted), names[counted], place)
     found = _search(views, asked, hits, protocol, keys, nested, partial(searcher, keys=keys, seed=seed))
     values = _values(found, hits, protocol, nested)
     changed = None if changed is None else np.asarray(changed)[counted]
@@ -237,7 +237,7 @@ def _search(
         rows = asked.place[positions]
         rows = rows[rows >= 0]
         index = opened(gallery)
-        queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
+        queries, ties = _taken(asked.queries, rows), index.ties(asked.keys[rows])
         part = index.search(queries, depth, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
         for whole, some in zip(ranking, part, strict=True):
             whole[rows] = some
@@ -252,6 +252,11 @@ def _search(
     if (seen == 0).any():
         raise ValueError(f"no view holds request {int(np.argmin(seen))}")
     return _Found(ranking, rank, found, swept)
+
+
+def _taken(vectors: F32, rows: I64) -> F32:
+    """``vectors[rows]``, without a copy where that is all of them in order."""
+    return vectors if len(rows) == len(vectors) and (rows == np.arange(len(rows))).all() else vectors[rows]
 
 
 def _check_view(positions: NDArray[np.integer[Any]], gallery: NDArray[Any], seen: I64, images: int) -> None:
@@ -270,11 +275,15 @@ def _late_rank(index: Searcher, asked: _Asked, rows: I64, hits: Hits, limit: int
     that come before it are counted.
     """
     queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
-    pair, image = hits.pairs(rows)
-    distance, number = exact(queries, index.gallery, pair, image), ties(pair, image)
-    order = np.lexsort((number, distance, pair))
-    first = order[np.searchsorted(pair[order], np.arange(len(rows)))]
-    before = index.count_before(queries, distance[first], number[first], ties, hits.exclude[rows], limit)
+    distance, number = np.empty(len(rows)), np.empty(len(rows), np.uint64)
+    for part, pair, image in hits.pairs(rows):
+        asking = pair + part.start
+        away, order = exact(queries, index.gallery, asking, image), ties(asking, image)
+        start = np.searchsorted(pair, np.arange(part.stop - part.start))  # every one of these requests has hits
+        distance[part] = np.minimum.reduceat(away, start)
+        order[away > distance[asking]] = np.iinfo(np.uint64).max
+        number[part] = np.minimum.reduceat(order, start)
+    before = index.count_before(queries, distance, number, ties, hits.exclude[rows], limit)
     return np.where(before < limit, before + 1, 0)
 
 

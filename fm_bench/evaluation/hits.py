@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which gallery images are hits of which requests, for both kinds of hit."""
 
+import itertools
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -8,6 +10,8 @@ from numpy.typing import NDArray
 
 from fm_bench.evaluation.relevance import Codes, Matches, join
 from fm_bench.retrieval.distances import I64
+
+_PAIRS = 1 << 20  # (request, hit) pairs looked at together
 
 
 class Hits:
@@ -48,8 +52,18 @@ class Hits:
         codes = Codes(self.codes.target[rows], self.codes.gallery, self.codes.needed[rows])
         return np.asarray(codes.matched(ids) == codes.needed[:, None])
 
-    def pairs(self, rows: I64) -> tuple[I64, I64]:
-        """All (position in ``rows``, image) pairs of requests ``rows (r,)`` with their hits, by position."""
-        pair, image = self.matches.pairs(rows) if self.items is None else join(self.items[1][rows], self.items[0])
-        keep = image != self.exclude[rows[pair]]
-        return pair[keep], image[keep]
+    def pairs(self, rows: I64) -> Iterator[tuple[slice, I64, I64]]:
+        """All pairs of requests ``rows (r,)`` with their hits, a bounded number at a time.
+
+        Yields:
+            A slice of ``rows``, and its pairs: positions in ``rows[slice]``, ascending, and images. One request alone
+            may have more pairs than are looked at together.
+        """
+        ends = np.flatnonzero(np.diff(self.relevant[rows].cumsum() // _PAIRS)) + 1
+        edges = [0, *ends.tolist(), len(rows)]
+        for start, stop in itertools.pairwise(edges):
+            part = slice(start, stop)
+            some = rows[part]
+            pair, image = self.matches.pairs(some) if self.items is None else join(self.items[1][some], self.items[0])
+            keep = image != self.exclude[some[pair]]
+            yield part, pair[keep], image[keep]

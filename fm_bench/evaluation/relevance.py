@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Missing
-from fm_bench.retrieval.distances import I64, in_threads, ranges
+from fm_bench.retrieval.distances import I64, blocks, in_threads, ranges
 
 _TARGETS = 32
 _IMAGES = 1 << 14
+_KEPT = 1 << 21  # pairs of different targets and images that are kept; where there are more, they are found anew
 
 
 class Codes(NamedTuple):
@@ -35,11 +36,13 @@ class Codes(NamedTuple):
     def of(cls, targets: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], missing: Missing) -> "Codes":
         """From ``targets (R, A)`` and ``labels (N, A)``, −1 = missing."""
         strict = missing == "strict_equal"
-        target, gallery = targets.astype(np.int32) + 2, labels.astype(np.int32) + 2  # missing becomes 1
+        target, gallery = targets.astype(np.uint16), labels.astype(np.uint16)
+        for codes in (target, gallery):
+            codes += np.uint16(2)  # missing, which wrapped around, becomes 1
         needed = np.full(len(targets), targets.shape[1]) if strict else (targets >= 0).sum(axis=1)
         if not strict:
             target[targets < 0] = 0
-        return cls(target.astype(np.uint16), gallery.astype(np.uint16), needed.astype(np.int64))
+        return cls(target, gallery, needed.astype(np.int64))
 
     def matched(self, ids: I64) -> NDArray[np.uint8]:
         """``(R, k)`` matched attributes of images ``ids (R, k)``; 0 where the id is negative."""
@@ -73,9 +76,11 @@ class Matches:
         attributes = codes.target.shape[1]
         # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
         self._count = np.zeros((len(first), attributes + 1), np.int64)
+        self._room = _KEPT
         hits: dict[int, list[tuple[I64, I64]]] = {}
         in_threads(lambda part: hits.__setitem__(part.start, self._compare(part)), len(first), _TARGETS)
-        self._hits = [pair for start in sorted(hits) for pair in hits[start]]  # whichever thread was first
+        found = [pair for start in sorted(hits) for pair in hits[start]]  # whichever thread was first
+        self._hits = _grouped(found, len(first)) if self._room >= 0 else None
         self._at_least = self._count[:, ::-1].cumsum(axis=1)[:, ::-1]
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
@@ -86,18 +91,17 @@ class Matches:
         floor = np.zeros(size, np.int64)  # lower levels than this cannot be among the best `depth`
         while start < self._images.shape[1]:
             images = self._images[:, start : start + step]
-            matched = (targets[:, 0, None] == images[0]).view(np.uint8)
-            equal = np.empty(matched.shape, bool)
-            for m in range(1, len(images)):
-                matched += np.equal(targets[:, m, None], images[m], out=equal).view(np.uint8)
+            matched = _levels(targets, images)
             row, column = np.divmod(np.flatnonzero(matched >= floor.astype(np.uint8)[:, None]), images.shape[1])
             level = matched[row, column].astype(np.int64)
             weights = self._weights[start + column]
             count += (
                 np.bincount(row * count.shape[1] + level, weights, count.size).reshape(count.shape).astype(np.int64)
             )
-            hit = level == needed[row]
-            hits.append((part.start + row[hit], start + column[hit]))
+            if self._room >= 0:
+                hit = level == needed[row]
+                hits.append((part.start + row[hit], start + column[hit]))
+                self._room -= int(hit.sum())  # if threads forget some, a few more are kept
             enough = count[:, ::-1].cumsum(axis=1)[:, ::-1] >= self.depth
             floor = np.minimum(np.maximum(enough.sum(axis=1) - 1, 0), needed)
             start, step = start + step, min(2 * step, _IMAGES)
@@ -124,12 +128,64 @@ class Matches:
         return best
 
     def pairs(self, requests: I64) -> tuple[I64, I64]:
-        """All (position in ``requests``, image) pairs where the image fits wholly."""
-        target = np.concatenate([t for t, _ in self._hits]) if self._hits else np.empty(0, np.int64)
-        group = np.concatenate([g for _, g in self._hits]) if self._hits else np.empty(0, np.int64)
-        request, hit = join(self._target[requests], target)
-        pair, image = join(group[hit], self._group)
+        """All (position in ``requests``, image) pairs where the image fits wholly, by position."""
+        target = self._target[requests]
+        if self._hits is None:
+            some, target = np.unique(target, return_inverse=True)
+            hits = self._fitting(some)
+        else:
+            hits = self._hits
+        request, group = hits.of(target)
+        pair, image = self._members.of(group)
         return request[pair], image
+
+    @cached_property
+    def _members(self) -> "_Groups":
+        """The images of each group with equal labels."""
+        return _Groups(np.argsort(self._group, kind="stable"), _starts(self._weights))
+
+    def _fitting(self, targets: I64) -> "_Groups":
+        """The groups of images that fit each of ``targets``."""
+        found: list[tuple[I64, I64]] = []
+        for part in blocks(len(targets), _TARGETS):
+            some = targets[part]
+            for images in blocks(self._images.shape[1], _IMAGES):
+                matched = _levels(self._targets[some], self._images[:, images])
+                row, column = np.nonzero(matched == self._needed[some, None])
+                found.append((part.start + row, images.start + column))
+        return _grouped(found, len(targets))
+
+
+class _Groups(NamedTuple):
+    """Lists of integers, one after the other."""
+
+    members: I64
+    start: I64  # (groups + 1,) where each begins
+
+    def of(self, groups: I64) -> tuple[I64, I64]:
+        """All (position in ``groups``, member) pairs, by position."""
+        start, lengths = self.start[groups], self.start[groups + 1] - self.start[groups]
+        return np.repeat(np.arange(len(groups)), lengths), self.members[ranges(start, lengths)]
+
+
+def _grouped(pairs: list[tuple[I64, I64]], groups: int) -> _Groups:
+    """Lists of the second integers by the first ones."""
+    first = np.concatenate([np.empty(0, np.int64), *(one for one, _ in pairs)])
+    second = np.concatenate([np.empty(0, np.int64), *(other for _, other in pairs)])
+    return _Groups(second[np.argsort(first, kind="stable")], _starts(np.bincount(first, minlength=groups)))
+
+
+def _starts(lengths: I64) -> I64:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+
+
+def _levels(targets: NDArray[np.integer[Any]], images: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """``(T, n)`` attributes in which ``targets (T, A)`` and ``images (A, n)`` agree."""
+    matched: NDArray[np.uint8] = (targets[:, 0, None] == images[0]).view(np.uint8)
+    equal = np.empty(matched.shape, bool)
+    for m in range(1, len(images)):
+        matched += np.equal(targets[:, m, None], images[m], out=equal).view(np.uint8)
+    return matched
 
 
 def row_codes(rows: NDArray[np.integer[Any]]) -> I64:

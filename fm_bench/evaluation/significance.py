@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fm_bench.retrieval.distances import F64, I64, blocks, in_threads
 
 RESAMPLES = 10_000
-_BLOCK = 250  # resamples at a time; also the unit of seeding, so that threads do not matter
+_BLOCK = 250  # resamples that share a random stream, so that threads do not matter
+_DRAWN = 1 << 21  # requests drawn at a time, in all resamples together
 
 
 class Estimate(NamedTuple):
@@ -90,23 +91,22 @@ def resampled_means(values: NDArray[np.floating[Any]], resamples: int, seed: int
     out = np.empty((resamples, values.shape[1]))
 
     def work(part: slice) -> None:
-        counts = _counts(part, len(values), seed)
-        sums = counts @ table
-        sizes = sums[:, values.shape[1] :][:, subset.ravel()]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out[part] = sums[:, : values.shape[1]] / sizes
+        rng = np.random.default_rng([seed, part.start])
+        for some in blocks(part.stop - part.start, max(1, _DRAWN // max(1, len(values)))):
+            sums = _counts(rng, some.stop - some.start, len(values)) @ table
+            sizes = sums[:, values.shape[1] :][:, subset.ravel()]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                out[part.start + some.start : part.start + some.stop] = sums[:, : values.shape[1]] / sizes
 
     in_threads(work, resamples, _BLOCK)
     return out
 
 
-def _counts(part: slice, requests: int, seed: int) -> NDArray[np.float32]:
-    """How often each request is drawn in each resample of this block."""
-    length = part.stop - part.start
-    rng = np.random.default_rng([seed, part.start])
-    drawn = rng.integers(0, requests, (length, requests), dtype=np.uint32)
-    drawn += (np.arange(length, dtype=np.uint32) * np.uint32(requests))[:, None]
-    return np.bincount(drawn.ravel(), minlength=length * requests).reshape(length, requests).astype(np.float32)
+def _counts(rng: np.random.Generator, resamples: int, requests: int) -> NDArray[np.float32]:
+    """``(resamples, requests)`` how often each request is drawn in each of the next resamples."""
+    drawn = rng.integers(0, requests, (resamples, requests), dtype=np.uint32)
+    drawn += (np.arange(resamples, dtype=np.uint32) * np.uint32(requests))[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * requests).reshape(resamples, requests).astype(np.float32)
 
 
 def _mean(values: NDArray[np.floating[Any]]) -> F64:

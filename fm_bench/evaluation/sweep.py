@@ -28,7 +28,6 @@ K = 20
 RATIO = f"increment_ratio@{K}"
 """How much accuracy rises from the largest gallery to the smallest, by its value in the largest (``ratio``)."""
 
-_PAIRS = 1 << 22  # (request, hit) pairs looked at together
 _IMAGES, _KEPT = 0x5EED_0001, 0x5EED_0002  # set these shuffles apart from each other and from that of ties
 
 
@@ -89,8 +88,9 @@ class Nested:
         out = np.zeros(self.distractors.shape, np.int64)
         excluded = np.flatnonzero(own >= 0)
         np.add.at(out, (excluded, self.segment[own[excluded]]), 1)
-        for rows in np.split(np.arange(len(requests)), _cuts(requests)):
-            pair, image = self.hits.pairs(rows)
+        everyone = np.arange(len(requests))
+        for part, pair, image in self.hits.pairs(everyone):
+            rows = everyone[part]
             np.add.at(out, (rows[pair], self.segment[image]), 1)
             ranked = np.lexsort((order(rows[pair], image), pair))
             first, position = np.unique(pair[ranked], return_index=True)
@@ -163,9 +163,3 @@ def ratio(small: F64 | np.floating, large: F64 | np.floating[Any]) -> F64:
     """``(small − large) / large``, NaN where ``large`` is 0."""
     small, large = np.asarray(small, np.float64), np.asarray(large, np.float64)
     return np.asarray(np.divide(small - large, large, out=np.full(large.shape, np.nan), where=large > 0))
-
-
-def _cuts(relevant: I64) -> I64:
-    """Where to cut the requests so that the hits of each part are few, but for one that has many by itself."""
-    part = relevant.cumsum() // _PAIRS
-    return np.flatnonzero(np.diff(part)) + 1

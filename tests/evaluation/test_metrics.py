@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
-from fm_bench.evaluation import metrics
+from fm_bench.evaluation import metrics, relevance
 from fm_bench.evaluation.relevance import Codes, Matches, join, row_codes
 
 NEEDED = np.array([4])
@@ -100,9 +100,11 @@ def test_agrees_with_torchmetrics():
         assert metrics.reciprocal_rank(rank, k).mean() == pytest.approx(float(theirs))
 
 
+@pytest.mark.parametrize("kept", [relevance._KEPT, 0])
 @pytest.mark.parametrize("missing", ["query_labelled", "strict_equal"])
 @pytest.mark.parametrize("values", [3, 400])
-def test_matches_count_the_whole_gallery(missing, values):
+def test_matches_count_the_whole_gallery(missing, values, kept, monkeypatch):
+    monkeypatch.setattr(relevance, "_KEPT", kept)  # pairs beyond that are found anew
     rng = np.random.default_rng(values)
     # 60,000 images make several blocks; few of the values occur, so that there are matches of every size.
     labels = (rng.integers(-1, 3, (60_000, 6)) * (values // 3)).clip(-1)
@@ -121,8 +123,9 @@ def test_matches_count_the_whole_gallery(missing, values):
         if own >= 0:
             best.remove(own)
         assert matches.best(30, without)[row].tolist() == best[:30]
-    rows = np.array([3, 50, 51])
+    rows = np.array([50, 3, 51, 3])
     pair, image = matches.pairs(rows)
+    assert (np.diff(pair) >= 0).all()
     expected = np.argwhere(matched[rows] == needed[rows, None])
     assert sorted(zip(pair.tolist(), image.tolist(), strict=True)) == sorted(map(tuple, expected.tolist()))
 

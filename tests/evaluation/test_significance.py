@@ -35,9 +35,17 @@ def test_one_seed_one_interval_whatever_the_threads(monkeypatch):
 
 
 def test_each_resample_draws_as_many_requests_as_there_are():
-    counts = significance._counts(slice(250, 300), 80, seed=0)
+    counts = significance._counts(np.random.default_rng(0), 50, 80)
     np.testing.assert_array_equal(counts.sum(axis=1), 80)
     assert counts.std() == pytest.approx(np.sqrt(1 - 1 / 80), abs=0.1)
+
+
+def test_resamples_drawn_few_at_a_time_are_the_same(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 2, (300, 3)).astype(float)  # sums of these are exact in any order
+    together = significance.resampled_means(values, 600, seed=4)
+    for drawn in (7 * 300, 1):
+        monkeypatch.setattr(significance, "_DRAWN", drawn)
+        np.testing.assert_array_equal(significance.resampled_means(values, 600, seed=4), together)
 
 
 def test_subsets_are_averaged_over_their_own_requests():

@@ -126,7 +126,7 @@ def test_gallery_order_and_blocks_change_nothing(monkeypatch):
         assert 0 < straight.sweep.accuracy[0] < 1
         assert repr(evaluate(**mixed, **asked, gallery_keys=keys[order]).metrics) == repr(straight.metrics)  # NaN too
         with monkeypatch.context() as patch:
-            patch.setattr("fm_bench.evaluation.sweep._PAIRS", 9)
+            patch.setattr("fm_bench.evaluation.hits._PAIRS", 9)
             patch.setattr("fm_bench.retrieval.scan._ROWS", 7)
             patch.setattr("fm_bench.retrieval.scan._QUERIES", 11)
             patch.setattr("fm_bench.retrieval.scan._PAIRS", 5)
