@@ -89,6 +89,11 @@ def publish(
         write_json(json, content)
 
 
+def to_first(rows: Sequence[Row], column: str) -> list[Row]:
+    """The rows with one more column: ``column`` as a ratio to that of the first row."""
+    return [{**row, "ratio to the first": row[column] / rows[0][column]} for row in rows]
+
+
 def command(name: str, argv: Sequence[str]) -> str:
     """What gives these numbers again: the script with its arguments, but for where the numbers went."""
     kept, skip = [], False

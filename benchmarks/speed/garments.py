@@ -1,46 +1,51 @@
 # SPDX-License-Identifier: MIT
 """How fast garments are drawn and how fast their catalogue is read, on one thread.
 
-python benchmarks/speed/garments.py
+python benchmarks/speed/garments.py [--count 200] [--rows 100000] [--json FILE]
 """
 
 import time
+from collections.abc import Sequence
 
 import cv2
-from rich.console import Console
-from rich.table import Table
+from common import Row, best, options, publish
 
 from fm_bench.data.garments import GarmentSource, GarmentsReader
 
 WANTED = {64: 500, 128: 150}
-COUNT, ROUNDS = 400, 5
+"""Images per second by side in pixels."""
 
 
-def images_per_second(source: GarmentSource, side: int) -> float:
-    """Processor time, best of some rounds: other programs' load shall not count."""
-    names = source.names()[:COUNT].tolist()
-    best = float("inf")
-    for _ in range(ROUNDS + 1):  # the first round also draws the textures
-        start = time.process_time()
+def drawing(count: int, street: float, side: int, rounds: int) -> float:
+    """Images per second of processor time."""
+    source = GarmentSource((count, 0, 0), street=street)
+    names = source.names()[:count].tolist()
+
+    def draw() -> None:
         for name in names:
             source.read(name, (side, side))
-        best = min(best, time.process_time() - start)
-    return COUNT / best
+
+    draw()  # the first round also draws the textures
+    return count / best({"draw": draw}, rounds, time.process_time)["draw"]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the tables, and writes them where asked."""
+    parser = options(__doc__, rounds=3)
+    parser.add_argument("--count", type=int, default=200, help="pictures drawn per round")
+    parser.add_argument("--rows", type=int, default=100_000, help="of the catalogue")
+    given = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    table = Table("what", "measured", "wanted", title="garments, one thread")
+    drawn: list[Row] = []
     for street, label in ((0.0, "shop"), (0.5, "half street")):
-        source = GarmentSource((COUNT, 0, 0), street=street)
         for side, wanted in WANTED.items():
-            table.add_row(
-                f"{label}, {side} px", f"{images_per_second(source, side):,.0f} images/s", f"{wanted} images/s"
-            )
-    start = time.process_time()
-    dataset = GarmentsReader(test=200_000).read()
-    table.add_row(f"reading {len(dataset.catalog):,} rows", f"{time.process_time() - start:.1f} s", "a few seconds")
-    Console().print(table)
+            speed = drawing(given.count, street, side, given.rounds)
+            what = f"{label}, {side} px"
+            drawn.append({"what": what, "images/s": speed, "wanted at least": wanted, "ratio": speed / wanted})
+    reader = GarmentsReader(test=given.rows)
+    seconds = best({"read": reader.read}, 1, time.process_time)["read"]
+    read = [{"what": f"reading a catalogue of {given.rows:,} garments", "seconds": seconds}]
+    publish("garments", {"Garments drawn on one thread": drawn, "Catalogue": read}, argv, given.json)
 
 
 if __name__ == "__main__":

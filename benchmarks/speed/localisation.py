@@ -5,71 +5,55 @@ python benchmarks/speed/localisation.py [--batch 256] [--size 64] [--attributes 
 """
 
 import argparse
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from common import Row, best, options, publish
 
 from fm_bench import recipe
-from fm_bench.files import write_json
 from fm_bench.methods import FashionSearchNet
 from fm_bench.nn.localisation import above, component_boxes
 
 
-def best(work: Callable[[], Any], rounds: int) -> float:
-    """Seconds of the fastest round: other programs' load shall not count."""
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
+def measure(given: argparse.Namespace) -> dict[str, float]:
     """Seconds per batch of each part."""
     torch.manual_seed(0)
-    attributes = {f"a{m}": [f"v{v}" for v in range(12)] for m in range(arguments.attributes)}
-    options = recipe.load("methods", "fashionsearchnet")["method"]
-    model = FashionSearchNet(attributes, arguments.backbone, **options).eval()
-    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
+    attributes = {f"a{m}": [f"v{v}" for v in range(12)] for m in range(given.attributes)}
+    hyper = recipe.load("methods", "fashionsearchnet")["method"]
+    model = FashionSearchNet(attributes, given.backbone, **hyper).eval()
+    images = torch.randn(given.batch, 3, given.size, given.size)
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         conv5, conv7 = model.convolve(images)
         logits = model.classify(conv7)
         maps = model.activation_maps(conv7, logits)
         boxes = model.boxes(maps)
-        return {
-            "convolutions": best(lambda: model.convolve(images), arguments.rounds),
-            "activation maps": best(lambda: model.activation_maps(conv7, logits), arguments.rounds),
-            "boxes": best(lambda: component_boxes(above(maps, 0.2), maps), arguments.rounds),
-            "crops and stacks": best(lambda: model.represent(conv5, boxes), arguments.rounds),
-            "whole forward pass": best(lambda: model.slots(images), arguments.rounds),
+        works = {
+            "convolutions": lambda: model.convolve(images),
+            "activation maps": lambda: model.activation_maps(conv7, logits),
+            "boxes": lambda: component_boxes(above(maps, 0.2), maps),
+            "crops and stacks": lambda: model.represent(conv5, boxes),
+            "whole forward pass": lambda: model.slots(images),
         }
+        return best(works, given.rounds)
 
 
-def main() -> None:
-    """Prints the table, and writes the numbers where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table, and writes it where asked."""
+    parser = options(__doc__, rounds=10)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
     parser.add_argument("--attributes", type=int, default=12)
     parser.add_argument("--backbone", default="resnet10t")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    seconds = measure(arguments)
+    given = parser.parse_args(argv)
+    seconds = measure(given)
     whole = seconds["whole forward pass"]
-    table = Table("part", "ms per batch", "share of the forward pass", title=f"batch of {arguments.batch}")
-    for name, value in seconds.items():
-        table.add_row(name, f"{1000 * value:.1f}", f"{value / whole:.3f}")
-    Console().print(table)
-    if arguments.json:
-        write_json(arguments.json, seconds | {"boxes / forward": seconds["boxes"] / whole})
+    rows: list[Row] = [
+        {"part": name, "ms per batch": 1000 * value, "ratio to the forward pass": value / whole}
+        for name, value in seconds.items()
+    ]
+    title = f"FashionSearchNet, {given.backbone}, a batch of {given.batch} at {given.size} px"
+    publish("localisation", {title: rows}, argv, given.json)
 
 
 if __name__ == "__main__":

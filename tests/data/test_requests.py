@@ -309,7 +309,7 @@ def test_arrays_of_requests_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 def test_fifty_thousand_rows_are_mined_in_no_time(missing: float) -> None:
-    """A quarter of what ``benchmarks/speed/requests.py`` measures (there: at most 10 s), with room to spare."""
+    """A quarter of what ``benchmarks/speed/mining.py`` measures (there: at most 10 s), with room to spare."""
     sizes = (16, 19, 5, 17, 4, 14, 17, 10, 10, 8, 12, 19)
     rng = np.random.default_rng(0)
     designs = random_labels(500, sizes, 0.0, seed=0)[rng.integers(500, size=50_000)]
