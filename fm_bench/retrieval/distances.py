@@ -25,13 +25,20 @@ def threads() -> int:
 
 def in_threads(work: Callable[[slice], None], length: int, step: int) -> None:
     """Calls ``work(slice)`` for slices that cover ``range(length)``; NumPy lets go of the lock, so threads help."""
-    slices = list(blocks(length, step))
-    if len(slices) < 2 or threads() < 2:
-        for part in slices:
+    parts = blocks(length, step)
+    if length <= step or threads() < 2:
+        for part in parts:
             work(part)
         return
+
+    def some() -> None:
+        for part in waiting:
+            work(part)
+
+    waiting = iter(list(parts))  # whichever thread is free takes the next
     with ThreadPoolExecutor(threads()) as pool:
-        list(pool.map(work, slices))
+        for done in [pool.submit(some) for _ in range(threads())]:
+            done.result()
 
 
 def blocks(length: int, step: int) -> Iterator[slice]:

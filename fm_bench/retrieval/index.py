@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.retrieval import reduced, scan
+from fm_bench.retrieval.basis import Basis, find_basis
 from fm_bench.retrieval.distances import F32, F64, I64, Duplicates, blocks, check_embeddings, duplicates, exact, slack
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k, first_k_of_pairs
-from fm_bench.retrieval.shortlist import shortlist
+from fm_bench.retrieval.shortlist import sampled, shortlist
 
 try:
     import faiss
@@ -32,6 +33,7 @@ except ImportError:  # a machine without FAISS gets the same results from torch
 _MARGIN = 16  # candidates beyond k: enough that the bound nearly always decides, at no measurable cost
 _QUERIES = 1 << 14  # queries searched at a time
 _GPU_K = 2048  # FAISS finds no more than this on a GPU
+_SCANNED = 8192  # rows of the gallery that are scanned at a time
 _MANY = 64  # queries from which on it pays to round the gallery to bfloat16
 
 
@@ -67,6 +69,8 @@ class ExactIndex:
             raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
         self.keys = np.arange(len(gallery)) if keys is None else keys
         self.seed = seed
+        self.blocks: reduced.Blocks | None = None
+        """What the last search scanned, if in bfloat16."""
 
     def __len__(self) -> int:
         return self.rows.stop - self.rows.start
@@ -182,17 +186,33 @@ class ExactIndex:
         return _pad(ranking, k)
 
     def _search_reduced(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
-        """As ``_search``, by a scan in bfloat16."""
-        own = int((exclude >= 0).any())
-        found = shortlist(self, *self.centred(queries), min(len(self), k + own))
-        others = found.image != exclude[found.row]
-        row, image = found.row[others], found.image[others]
+        """As ``_search``, by scans in bfloat16: in few directions where those do, and in all dimensions."""
+        centred, norms = self.centred(queries)
+        if self.blocks is None:
+            self.blocks = self.in_blocks(find_basis(self.gallery[self.rows], self.centre, centred, reduced.device()))
+        wanted = min(len(self), k + int((exclude >= 0).any()))
+        sample = self.gallery[sampled(self.rows, wanted)] - self.centre
+        left, pairs, bound = np.arange(len(queries)), [], np.full(len(queries), np.inf)
+        for blocks_ in (self.blocks, self.in_blocks(None)) if self.blocks.basis else (self.blocks,):
+            found = shortlist(blocks_, sample, centred[left], norms[left], wanted)
+            pairs.append((left[found.row], found.image))
+            bound[left] = np.minimum(bound[left], found.bound)
+            left = left[found.given_up]
+            if not len(left):
+                break
+        row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        others = image != exclude[row]
+        row, image = row[others], image[others]
         distances = exact(queries, self.gallery, row, image)
         ranking = first_k_of_pairs(len(queries), row, image, distances, ties(row, image), k)
-        if len(found.given_up):
-            ranking.distances[found.given_up, -1] = found.bound[found.given_up]
-            ranking = scan.replace_rows(self, ranking, found.given_up, queries, exclude, ties)
+        if len(left):
+            ranking.distances[left, -1] = bound[left]
+            ranking = scan.replace_rows(self, ranking, left, queries, exclude, ties)
         return ranking
+
+    def in_blocks(self, basis: Basis | None) -> reduced.Blocks:
+        """The searched rows for a scan in bfloat16."""
+        return reduced.Blocks(self.rows, self.centred_rows, min(_SCANNED, self.block_rows), basis)
 
     def _candidates(self, centred: F32, count: int) -> tuple[I64, NDArray[np.float32]]:
         """``(R, count)`` gallery positions, and ``(R,)`` the computed distance from which on images were left out.

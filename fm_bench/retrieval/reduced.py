@@ -9,9 +9,12 @@ exactly by whoever asked.
 A vector ``g`` is nearer to ``q`` than the distance ``d`` if its score ``q·g − |g|²/2`` is above ``(|q|² − d²)/2``, all
 relative to one centre. The query's threshold and the vector's ``|g|²/2`` stand in further columns of the two matrices,
 each as a sum of three bfloat16 numbers, so that one product gives the difference, and its sign the answer: rounding the
-result to bfloat16 as well can change no sign.
+result to bfloat16 as well can change no sign. Where vectors are compared in few directions alone (``basis.py``), one
+more column adds the most that the others could.
 """
 
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_bench.retrieval.basis import Basis
 from fm_bench.retrieval.distances import F32, F64, I64
 
 _TERMS = 3  # bfloat16 numbers that make up one of 24 bits
@@ -50,38 +54,66 @@ class Queries:
     Args:
         centred: ``(R, D)`` float32, relative to the gallery's centre.
         norms: ``(R,)`` their Euclidean norms.
+        where: the device of the products.
+        basis: in which vectors are compared; None compares all of their dimensions.
     """
 
-    def __init__(self, centred: F32, norms: F64) -> None:
-        self.device = device()
-        vectors = torch.from_numpy(centred).to(self.device)
-        self.columns = _columns(vectors)
-        self.norms, self.rest = norms, _rest(vectors, self.columns)
-        self.dim = centred.shape[1]
+    def __init__(self, centred: F32, norms: F64, where: torch.device, basis: Basis | None = None) -> None:
+        self.rounded = Rounded.of(torch.from_numpy(centred).to(where), basis)
+        self.norms, self.terms = norms, self.rounded.terms(centred.shape[1])
 
     def __len__(self) -> int:
         return len(self.norms)
 
-    def block(self, centred: F32, start: int) -> "Block":
-        """Vectors ``(n, D)`` of the gallery, of which the first is at position ``start``, on the same device."""
-        return Block(centred, start, self.device)
-
     def aim(self, rows: slice | I64, scores: F64) -> Tensor:
-        """``(r, D + 6)`` columns of queries ``rows``, whose products are scores less ``scores (r,)``."""
-        columns = self.columns[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)]
-        columns = columns.clone() if isinstance(rows, slice) else columns
-        columns[:, -_TERMS:] = _terms(torch.from_numpy(-scores).to(self.device))
-        return columns
+        """``(r, K)`` columns of queries ``rows``, whose products are the most that scores less ``scores`` can be."""
+        columns = self.rounded.columns
+        chosen = (
+            columns[rows].clone() if isinstance(rows, slice) else columns[torch.from_numpy(rows).to(columns.device)]
+        )
+        chosen[:, -_TERMS:] = _terms(torch.from_numpy(-scores).to(columns.device))
+        return chosen
 
     def error(self, rows: slice | I64, block: "Block", scores: F64) -> F64:
-        """``(r,)`` how far a score of these queries in ``block``, less ``scores``, can be off before it is rounded."""
-        length = self.norms[rows] * _INEXACT
-        cut = self.rest[rows] * block.length + (length + self.rest[rows]) * block.rest
+        """``(r,)`` how far a product of these queries with ``block`` can be off before it is rounded."""
+        length, rest = self.norms[rows] * _INEXACT, self.rounded.rest[rows]
+        cut = rest * block.length + (length + rest) * block.rest
         # Products of bfloat16 are exact in float32; their sum is rounded at each term, in any order, as are lengths.
-        terms = 3 * (self.dim + 2 * _TERMS) + 64
         summed = np.square(length + block.length) + 1.02 * np.abs(scores)
-        tiny = terms * 1.2e-38 * (1 + length + block.length)  # what is smaller counts as zero
-        return np.asarray(1.01 * (cut + terms * 2.0**-24 * summed + tiny))  # the threshold is lowered by this as well
+        tiny = self.terms * 1.2e-38 * (1 + length + block.length)  # what is smaller counts as zero
+        # The threshold is lowered by the error, which makes it larger once more.
+        return np.asarray(1.01 * (cut + self.terms * 2.0**-24 * summed + tiny))
+
+
+class Rounded(NamedTuple):
+    """Vectors in bfloat16, and what they lack."""
+
+    columns: Tensor  # (n, K) bfloat16: coordinates, what lies outside of them, and six ones
+    lengths: Tensor  # (n,) float32, Euclidean norms, but for rounding
+    rest: F64  # (n,) at least the norms of what rounding changed of the coordinates
+    outside: F64  # (n,) at least the lengths outside of the basis
+
+    @classmethod
+    def of(cls, vectors: Tensor, basis: Basis | None) -> "Rounded":
+        """From float32 ``(n, D)``."""
+        coordinates = vectors if basis is None else basis.coordinates(vectors)
+        size = coordinates.shape[1]
+        columns = torch.ones(len(vectors), size + 1 + 2 * _TERMS, dtype=torch.bfloat16, device=vectors.device)
+        columns[:, :size] = coordinates
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        rest = _float64(torch.linalg.vector_norm(coordinates - columns[:, :size], dim=1)) * _INEXACT
+        if basis is None:
+            columns[:, size] = 0
+            return cls(columns, lengths, rest, np.zeros(len(vectors)))
+        # |v|² − |vW|², and what both can be off; one bfloat16 number further up
+        off = 2.0**-24 * (vectors.shape[1] + 32) + 2 * basis.error
+        square = lengths.double().square() * (1 + off) - coordinates.double().square().sum(1)
+        columns[:, size] = square.clamp(min=0).sqrt() * (1 + 2.0**-7)
+        return cls(columns, lengths, rest + basis.error * _float64(lengths) * _INEXACT, _float64(columns[:, size]))
+
+    def terms(self, dim: int) -> int:
+        """How many roundings of a sum of float32 numbers, at most, lie behind a product or a length."""
+        return 2 * self.columns.shape[1] + dim + 64
 
 
 class Block:
@@ -91,24 +123,23 @@ class Block:
         centred: ``(n, D)`` float32, relative to the gallery's centre.
         start: position of the first in the gallery.
         where: the device of the products.
+        basis: see ``Queries``.
     """
 
-    def __init__(self, centred: F32, start: int, where: torch.device) -> None:
-        vectors = torch.from_numpy(centred).to(where)
-        lengths = torch.linalg.vector_norm(vectors, dim=1)
-        self.columns, self.start = _columns(vectors), start
-        self.columns[:, -2 * _TERMS : -_TERMS] = _terms(-lengths.double().square() / 2)
-        self.length = float(lengths.max()) * _INEXACT
-        self.rest = float(_rest(vectors, self.columns).max())
+    def __init__(self, centred: F32, start: int, where: torch.device, basis: Basis | None = None) -> None:
+        rounded = Rounded.of(torch.from_numpy(centred).to(where), basis)
+        self.columns, self.outside, self.start = rounded.columns, rounded.outside, start
+        self.columns[:, -2 * _TERMS : -_TERMS] = _terms(-rounded.lengths.double().square() / 2)
+        self.length, self.rest = float(rounded.lengths.max()) * _INEXACT, float(rounded.rest.max())
 
     def __len__(self) -> int:
         return len(self.columns)
 
     def cut(self, part: slice) -> "Block":
         """A part of the block, with the bounds of the whole."""
-        found = object.__new__(Block)
-        found.columns, found.start = self.columns[part], self.start + part.start
-        found.length, found.rest = self.length, self.rest
+        found = copy(self)
+        found.columns, found.outside = self.columns[part], self.outside[part]
+        found.start = self.start + part.start
         return found
 
 
@@ -117,36 +148,84 @@ class Above(NamedTuple):
 
     row: I64  # (p,) which of the queries, ascending
     image: I64  # (p,) position in the gallery
-    excess: F64  # (p,) score less threshold, as computed
-    error: F64  # (p,) how far that can be off
+    least: F64  # (p,) score less threshold is at least this
+    most: F64  # (p,) and at most this
 
 
-def above(queries: Queries, rows: slice | I64, block: Block, scores: F64, most: int | None = None) -> Above | None:
+def above(queries: Queries, rows: slice | I64, block: Block, scores: F64, limit: int | None = None) -> Above | None:
     """All pairs of queries ``rows`` and images of ``block`` whose score may be above ``scores (r,)``.
 
-    ``excess`` is relative to ``scores``, and negative for some of the pairs. None if there are more than ``most``.
+    None if there are more than ``limit``.
     """
     error = queries.error(rows, block, scores)
     products = _products(queries.aim(rows, scores - error), block.columns)
     if products.device.type == "cpu":
         near = _not_negative(products)
-        if most is not None and np.count_nonzero(near) > most:
+        if limit is not None and np.count_nonzero(near) > limit:
             return None
         row, column = _places(near, products.shape[1])
     else:
         places = (products >= 0).nonzero()
-        if most is not None and len(places) > most:
+        if limit is not None and len(places) > limit:
             return None
         row, column = places.T.cpu().numpy()
     value = _float64(products[torch.from_numpy(row), torch.from_numpy(column)])
-    return Above(row, column + block.start, value - error[row], error[row] + np.abs(value) * _ROUNDED)
+    most = value + np.abs(value) * _ROUNDED  # the products were raised by the error
+    either = 2 * (error[row] + np.abs(value) * _ROUNDED + queries.rounded.outside[rows][row] * block.outside[column])
+    return Above(row, column + block.start, most - either, most)
 
 
-def scores(queries: Queries, rows: slice, block: Block) -> tuple[F64, F64]:
-    """All scores ``(r, n)`` of queries ``rows`` in ``block``, and how far each can be off."""
+def bounds(queries: Queries, rows: slice, block: Block) -> tuple[F64, F64]:
+    """``(r, n)`` what scores of queries ``rows`` in ``block`` are at least, and at most."""
     zero = np.zeros(rows.stop - rows.start)
-    value = _float64(_products(queries.aim(rows, zero), block.columns))
-    return value, queries.error(rows, block, zero)[:, None] + np.abs(value) * _ROUNDED
+    value, error = (
+        _float64(_products(queries.aim(rows, zero), block.columns)),
+        queries.error(rows, block, zero)[:, None],
+    )
+    outside = queries.rounded.outside[rows, None] * block.outside
+    error = error + np.abs(value) * _ROUNDED
+    return value - error - 2 * outside, value + error
+
+
+class Blocks:
+    """The searched rows of a gallery in blocks. In a basis they are small, and kept.
+
+    Args:
+        rows: their positions in the gallery.
+        vectors: gives the rows of a slice, relative to the centre.
+        size: rows of a block.
+        basis: see ``Queries``.
+    """
+
+    def __init__(self, rows: slice, vectors: Callable[[slice], F32], size: int, basis: Basis | None = None) -> None:
+        self.rows, self.vectors, self.size, self.basis = rows, vectors, size, basis
+        self.where = device()
+        self._kept: dict[int, Block] = {}
+
+    def queries(self, centred: F32, norms: F64) -> Queries:
+        """``centred (R, D)``, ready to be compared with these blocks."""
+        return Queries(centred, norms, self.where, self.basis)
+
+    def block(self, vectors: F32, start: int = 0) -> Block:
+        """Other vectors ``(n, D)``, ready to be compared with the same queries."""
+        return Block(vectors, start, self.where, self.basis)
+
+    def growing(self, first: int) -> Iterator[Block]:
+        """All blocks, the first in parts of ``first`` rows and then twice as many each time."""
+        for start in range(self.rows.start, self.rows.stop, self.size):
+            block = self._at(start)
+            done, step = 0, first if start == self.rows.start else len(block)
+            while done < len(block):
+                yield block.cut(slice(done, min(done + step, len(block))))
+                done, step = done + step, 2 * step
+
+    def _at(self, start: int) -> Block:
+        if start in self._kept:
+            return self._kept[start]
+        block = self.block(self.vectors(slice(start, min(start + self.size, self.rows.stop))), start)
+        if self.basis is not None:
+            self._kept[start] = block
+        return block
 
 
 def _products(rows: Tensor, columns: Tensor) -> Tensor:
@@ -160,20 +239,6 @@ def _products(rows: Tensor, columns: Tensor) -> Tensor:
         return rows @ columns.T
     finally:
         settings.allow_bf16_reduced_precision_reduction = before
-
-
-def _columns(vectors: Tensor) -> Tensor:
-    """``(n, D + 6)`` bfloat16: ``vectors (n, D)``, and ones."""
-    dim = vectors.shape[1]
-    columns = torch.empty(len(vectors), dim + 2 * _TERMS, dtype=torch.bfloat16, device=vectors.device)
-    columns[:, :dim] = vectors
-    columns[:, dim:] = 1
-    return columns
-
-
-def _rest(vectors: Tensor, columns: Tensor) -> F64:
-    """``(n,)`` at least the norms of what rounding ``vectors`` cut off."""
-    return _float64(torch.linalg.vector_norm(vectors - columns[:, : vectors.shape[1]], dim=1)) * _INEXACT
 
 
 def _terms(values: Tensor) -> Tensor:

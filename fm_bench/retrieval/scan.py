@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,12 +174,10 @@ def count_by_segment(
         cells = np.bincount(i * segments + segment[j], minlength=len(rows) * segments)
         count[rows] += cells.reshape(len(rows), segments)
 
-    compare = _comparison(index, queries, distances)
-    for part in _growing(index):
-        active = np.flatnonzero(count[:, 0] <= limit)
+    for near in _comparisons(index, queries, distances):
+        active, undecided = np.flatnonzero(count[:, 0] <= limit), []
         if not len(active):
             break
-        near, undecided = compare(part), []
         for some in blocks(len(active), _QUERIES):
             rows = active[some]
             i, j, sure = near(rows)
@@ -193,57 +192,57 @@ def count_by_segment(
     return count
 
 
-def _growing(index: "ExactIndex") -> Iterator[slice]:
-    """Parts of the gallery. The first are short: what they tell spares hopeless queries the rest."""
-    start, step = index.rows.start, _FIRST
-    while start < index.rows.stop:
-        stop = min(start + min(step, max(1, index.block_rows)), index.rows.stop)
-        yield slice(start, stop)
-        start, step = stop, min(2 * step, _ROWS)
-
-
 Near = Callable[[I64], tuple[I64, I64, NDArray[np.bool_]]]
 """From queries ``(r,)`` the pairs that may be nearer than asked, as positions among the queries and in the gallery, and
 whether they are for sure."""
 
 
-def _comparison(index: "ExactIndex", queries: F32, distances: F64) -> Callable[[slice], Near]:
-    """What compares a part of the gallery with the queries' ``distances (R,)``, in the fastest way of this machine."""
+def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[Near]:
+    """Compares the gallery with the queries' ``distances (R,)``, part by part, in the fastest way of this machine.
+
+    The first parts are short: what they tell spares hopeless queries the rest.
+    """
     centred, norms = index.centred(queries)
     scores = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
-    if reduced.supported() and float(norms.max()) <= reduced.HUGE:
-        asked = reduced.Queries(centred, norms)
-        margin = slack(norms, distances, index.dim, 53)
-        return lambda part: _in_bfloat16(
-            asked, reduced.Block(index.centred_rows(part), part.start, asked.device), scores, margin
-        )
     error = slack(norms, distances, index.dim + 1, 24)
-    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
-    return lambda part: _in_float32(augmented, index.centred_rows(part), part.start, scores, error)
-
-
-def _in_bfloat16(queries: reduced.Queries, block: reduced.Block, scores: F64, margin: F64) -> Near:
-    def near(rows: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
-        found = reduced.above(queries, rows, block, scores[rows] - margin[rows])
-        assert found is not None
-        return found.row, found.image, found.excess - found.error > 2 * margin[rows][found.row]
-
-    return near
-
-
-def _in_float32(augmented: F32, vectors: F32, start: int, scores: F64, error: F64) -> Near:
-    block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
     with np.errstate(over="ignore"):
-        surely, possibly = (scores + error).astype(np.float32), (scores - error).astype(np.float32)
+        limits = (scores - error).astype(np.float32), (scores + error).astype(np.float32)
+    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
+    if reduced.supported() and float(norms.max()) <= reduced.HUGE:
+        scanned = index.blocks or index.in_blocks(None)
+        asked, margin = scanned.queries(centred, norms), slack(norms, distances, index.dim, 53)
+        for block in scanned.growing(_FIRST):
+            if block.length <= reduced.HUGE:
+                yield partial(_in_bfloat16, asked, block, scores - margin, 2 * margin)
+            else:
+                part = slice(block.start, block.start + len(block))
+                yield partial(_in_float32, augmented, _augmented(index.centred_rows(part)), part.start, limits)
+        return
+    for part in index.parts(min(_ROWS, index.block_rows)):
+        yield partial(_in_float32, augmented, _augmented(index.centred_rows(part)), part.start, limits)
 
-    def near(rows: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
-            products = augmented[rows] @ block.T
-        place = np.flatnonzero(~(products < possibly[rows, None]))  # few, unless a request is hopeless anyway
-        i, j = np.divmod(place, len(block))
-        return i, j + start, products.ravel()[place] > surely[rows[i]]
 
-    return near
+def _in_bfloat16(
+    queries: reduced.Queries, block: reduced.Block, scores: F64, margin: F64, rows: I64
+) -> tuple[I64, I64, NDArray[np.bool_]]:
+    found = reduced.above(queries, rows, block, scores[rows])
+    assert found is not None
+    return found.row, found.image, found.least > margin[rows][found.row]
+
+
+def _augmented(vectors: F32) -> F32:
+    """``(n, D + 1)`` vectors and their squared norms."""
+    return np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
+
+
+def _in_float32(
+    augmented: F32, block: F32, start: int, limits: tuple[F32, F32], rows: I64
+) -> tuple[I64, I64, NDArray[np.bool_]]:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
+        products = augmented[rows] @ block.T
+    place = np.flatnonzero(~(products < limits[0][rows, None]))  # few, unless a request is hopeless anyway
+    i, j = np.divmod(place, len(block))
+    return i, j + start, products.ravel()[place] > limits[1][rows[i]]
 
 
 def _before(

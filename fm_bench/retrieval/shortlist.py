@@ -5,18 +5,15 @@ The ``k``-th smallest of what distances can be at most bounds the ``k``-th dista
 gallery was seen. Whatever may be nearer than this is kept, and sorted out again when the bound has become closer.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fm_bench.retrieval import reduced
 from fm_bench.retrieval.distances import F32, F64, I64, blocks, slack
 
-if TYPE_CHECKING:
-    from fm_bench.retrieval.index import ExactIndex
-
 _SAMPLE = 1024  # images, from all over the gallery, that give the first bound
-_FIRST, _MOST = 2048, 8192  # images of the first block, and of the largest
+_FIRST = 2048  # images of the first block
 _SMALLEST = 256  # a block that holds too many near images is cut in two, down to this
 _QUERIES = 1024
 _FRESH = 1 << 19  # pairs that wait to be sorted out; more only where there are more that stay
@@ -32,50 +29,54 @@ class Shortlist(NamedTuple):
     given_up: I64  # queries with too many near images, which are not in the list
 
 
-def shortlist(index: "ExactIndex", centred: F32, norms: F64, k: int) -> Shortlist:
-    """Scans the rows of ``index``, of which there are at least ``k >= 1``.
+def shortlist(gallery: reduced.Blocks, sample: F32, centred: F32, norms: F64, k: int) -> Shortlist:
+    """Scans ``gallery``, of at least ``k >= 1`` images.
 
     Args:
-        index: the gallery.
-        centred: ``(R, D)`` queries relative to its centre.
+        gallery: in blocks.
+        sample: ``(n, D)`` vectors from all over it, ``n >= k``: it may be sorted, and these give the first bound.
+        centred: ``(R, D)`` queries relative to the gallery's centre.
         norms: ``(R,)`` their Euclidean norms.
         k: images that each query looks for.
     """
-    scan = _Scan(index, centred, norms, k)
-    scan.sample()
-    start, step = index.rows.start, _FIRST
-    while start < index.rows.stop:
-        part = slice(start, min(start + min(step, max(1, index.block_rows)), index.rows.stop))
-        scan.look_at(part)
-        start, step = part.stop, min(2 * step, _MOST)
+    scan = _Scan(gallery.queries(centred, norms), centred.shape[1], k)
+    scan.begin(gallery.block(sample))
+    for block in gallery.growing(_FIRST):
+        scan.look_at(block)
     return scan.result()
 
 
-class _Scan:
-    """The state of a scan. The square of a distance is ``|q|² − 2 score``, all relative to the index's centre."""
+def sampled(rows: slice, k: int) -> I64:
+    """Positions of the images that make the first bound."""
+    return np.unique(np.linspace(rows.start, rows.stop - 1, max(_SAMPLE, k)).astype(np.int64))
 
-    def __init__(self, index: "ExactIndex", centred: F32, norms: F64, k: int) -> None:
-        self.index, self.k = index, k
-        self.queries = reduced.Queries(centred, norms)
-        self.norms = norms
-        self.near = np.full((len(norms), k), np.inf)  # the smallest of what distances can be at most, so far
-        self.bound = np.full(len(norms), np.inf)
-        self.given_up = np.zeros(len(norms), bool)
+
+class _Scan:
+    """The state of a scan. A squared distance is ``|q|² − 2 score``, all relative to the gallery's centre."""
+
+    def __init__(self, queries: reduced.Queries, dim: int, k: int) -> None:
+        self.queries, self.norms, self.dim, self.k = queries, queries.norms, dim, k
+        self.near = np.full((len(queries), k), np.inf)  # the smallest of what distances can be at most, so far
+        self.bound = np.full(len(queries), np.inf)
+        self.given_up = np.zeros(len(queries), bool)
         self.kept = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))  # query, image, least distance
         self.fresh: list[tuple[I64, I64, F64]] = []
         self.pairs = 0  # in `fresh`
 
-    def sample(self) -> None:
-        """The first bound, from images all over the gallery, since it may be sorted. They are looked at again later."""
-        rows = self.index.rows
-        some = np.unique(np.linspace(rows.start, rows.stop - 1, max(_SAMPLE, self.k)).astype(np.int64))
-        block = self.queries.block(self.index.gallery[some] - self.index.centre, 0)
-        if self._overflows(block):
+    def begin(self, sample: reduced.Block) -> None:
+        """The first bound. The images of the sample are looked at again later."""
+        if self._overflows(sample):
             return
         for part in blocks(len(self.norms), _QUERIES):
-            score, error = reduced.scores(self.queries, part, block)
-            least = np.partition(error - score, self.k - 1, axis=1)[:, self.k - 1]
-            self.bound[part] = self._most(self.norms[part], -least)
+            least, _ = reduced.bounds(self.queries, part, sample)
+            kth = -np.partition(-least, self.k - 1, axis=1)[:, self.k - 1]
+            self.bound[part] = self._distance(self.norms[part], kth, 1)
+
+    def look_at(self, block: reduced.Block) -> None:
+        """Keeps what may be near enough in ``block``."""
+        if not self._overflows(block):
+            for some in blocks(len(self.norms), _QUERIES):
+                self._compare(some, block)
 
     def _overflows(self, block: reduced.Block) -> bool:
         """Whether numbers are too large for float32; then all queries are given up."""
@@ -83,17 +84,9 @@ class _Scan:
         self.given_up |= huge
         return huge
 
-    def look_at(self, part: slice) -> None:
-        """Keeps what may be near enough in ``part`` of the gallery."""
-        block = self.queries.block(self.index.centred_rows(part), part.start)
-        if self._overflows(block):
-            return
-        for some in blocks(len(self.norms), _QUERIES):
-            self._compare(some, block)
-
     def _compare(self, some: slice, block: reduced.Block) -> None:
         scores = (np.square(self.norms[some]) - self.bound[some]) / 2
-        scores -= slack(self.norms[some], self.bound[some], self.index.dim, 53)
+        scores -= slack(self.norms[some], self.bound[some], self.dim, 53)
         scores[self.given_up[some]] = reduced.NEVER
         limit = 4 * self.k * len(scores) if len(block) > _SMALLEST else None
         above = reduced.above(self.queries, some, block, scores, limit)
@@ -101,13 +94,11 @@ class _Scan:
             self._compare(some, block.cut(slice(0, len(block) // 2)))
             self._compare(some, block.cut(slice(len(block) // 2, len(block))))
             return
-        score = scores[above.row] + above.excess
-        row = above.row + some.start
+        row, score = above.row + some.start, scores[above.row]
         norms = self.norms[row]
-        most, least = self._most(norms, score - above.error), self._least(norms, score + above.error)
-        self.fresh.append((row, above.image, least))
+        self.fresh.append((row, above.image, self._distance(norms, score + above.most, -1)))
         self.pairs += len(row)
-        self._lower(some, above.row, most)
+        self._lower(some, above.row, self._distance(norms, score + above.least, 1))
         if self.pairs > max(_FRESH, len(self.kept[0]), self.k * len(self.norms)):
             self._sort_out()
 
@@ -139,11 +130,7 @@ class _Scan:
         order = np.argsort(self.kept[0], kind="stable")
         return Shortlist(self.kept[0][order], self.kept[1][order], self.bound, np.flatnonzero(self.given_up))
 
-    def _most(self, norms: F64, score: F64) -> F64:
-        """The square of a distance is at most this where the score is at least ``score``."""
+    def _distance(self, norms: F64, score: F64, sign: int) -> F64:
+        """Squared distances of scores: what they are at most for ``sign`` 1, and at least for −1."""
         square = np.maximum(np.square(norms) - 2 * score, 0)
-        return np.asarray(square + slack(norms, square, self.index.dim, 53))
-
-    def _least(self, norms: F64, score: F64) -> F64:
-        square = np.maximum(np.square(norms) - 2 * score, 0)
-        return np.asarray(square - slack(norms, square, self.index.dim, 53))
+        return np.asarray(square + sign * slack(norms, square, self.dim, 53))

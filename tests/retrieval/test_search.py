@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_bench.errors import UserError
-from fm_bench.retrieval import ExactIndex, merge, search
+from fm_bench.retrieval import ExactIndex, merge, reduced, search, shortlist
 from fm_bench.retrieval import index as index_module
-from fm_bench.retrieval import reduced, shortlist
 from fm_bench.retrieval.ordering import TieOrder
 from fm_bench.retrieval.scan import count_before
 
@@ -68,7 +67,7 @@ def choose(way, monkeypatch):
     elif index_module.faiss is None and way == "faiss":
         pytest.skip("faiss is not installed")
     if way == "bfloat16 in small blocks":
-        small = {"_SAMPLE": 8, "_FIRST": 16, "_MOST": 64, "_SMALLEST": 4, "_QUERIES": 7, "_KEPT": 20, "_FRESH": 50}
+        small = {"_SAMPLE": 8, "_FIRST": 16, "_SMALLEST": 4, "_QUERIES": 7, "_KEPT": 20, "_FRESH": 50}
         for name, value in small.items():
             monkeypatch.setattr(shortlist, name, value)
 
