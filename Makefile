@@ -7,6 +7,7 @@ DATA    ?= garments
 PROFILE ?= quick
 SEED    ?= 0
 ARGS    ?=
+SPEED   ?= $(filter-out common page,$(basename $(notdir $(wildcard benchmarks/speed/*.py))))
 FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .DEFAULT_GOAL := help
@@ -46,8 +47,8 @@ leaderboard: setup ## rebuild leaderboards/index.html and the README's table fro
 check: setup ## fail if the published page or table is not what the records say
 	@$(BIN)/fm-bench leaderboard check --readme README.md
 
-speed: setup ## benchmarks of our own hot paths, as ratios
-	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+speed: setup ## benchmarks of our own hot paths, as ratios; also writes runs/speed/*.json
+	@for name in $(SPEED); do echo "== $$name"; $(BIN)/python benchmarks/speed/$$name.py --json runs/speed/$$name.json || exit 1; done
 
 clean: ## remove .venv, runs and caches
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
