@@ -2,6 +2,7 @@
 """Search against brute force in float64, and against itself with other blocks, orders, shards and libraries."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,36 @@ def test_equals_brute_force(kind, way, monkeypatch):
         np.testing.assert_array_equal(found.ids, ids)
         np.testing.assert_array_equal(found.distances, distances)
         np.testing.assert_array_equal(found.tied, tied)
+
+
+def test_all_gpus_share_the_gallery(monkeypatch):
+    """With the functions of faiss-gpu, whose index on several GPUs is played by one on the processor."""
+    if index_module.faiss is None:
+        pytest.skip("faiss is not installed")
+    asked = []
+
+    class Gpus:
+        IndexFlatL2 = index_module.faiss.IndexFlatL2
+        GpuMultipleClonerOptions = SimpleNamespace
+
+        @staticmethod
+        def get_num_gpus():
+            return 2
+
+        @staticmethod
+        def index_cpu_to_all_gpus(index, options):
+            asked.append(options.shard)
+            return index
+
+    monkeypatch.setattr(index_module, "faiss", Gpus)
+    monkeypatch.setattr(index_module, "_MANY", 1)
+    gallery, queries = embeddings("repeated")
+    found = search(gallery, queries, 20, block_bytes=900)
+    ids, distances, _ = brute_force(gallery, queries, 20)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.distances, distances)
+    assert asked
+    assert all(asked)
 
 
 @pytest.mark.parametrize("kind", ["plain", "constant", "binary", "repeated"])
