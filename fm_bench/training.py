@@ -124,7 +124,7 @@ class StageRunner:
                 raise UserError(
                     f"{folder} holds this stage trained with other settings: give another --out or remove it."
                 )
-            method.load_state_dict(torch.load(folder / FINAL, map_location="cpu", weights_only=True), strict=False)
+            _load_final(method, folder)
             self.say(
                 f"stage {stage.name}: trained {'by an equal run' if result.reused else 'before'} "
                 f"in {result.seconds:.0f} s"
@@ -187,6 +187,8 @@ class StageRunner:
                 write_json(folder / DONE, asdict(result))
                 for name in (LAST, BEST):
                     (folder / name).unlink(missing_ok=True)
+        if not trainer.is_global_zero:  # statistics of batches are each process's own: take those of the first
+            _load_final(method, folder)
         score = "" if best is None else f", best {stage.monitor} {best:.3f}"
         work = f"{result.images:,} images" if result.images else "done"
         self.say(f"stage {stage.name}: {work} in {result.seconds:.0f} s{score}")
@@ -348,6 +350,11 @@ def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
+
+
+def _load_final(method: Method, folder: Path) -> None:
+    """Puts what a finished stage left behind into the method."""
+    method.load_state_dict(torch.load(folder / FINAL, map_location="cpu", weights_only=True), strict=False)
 
 
 def _load_best(method: Method, folder: Path) -> float | None:
