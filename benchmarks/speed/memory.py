@@ -14,16 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from common import Row, options, publish
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from fm_bench.evaluation import Protocol, evaluate
-from fm_bench.files import write_json
 from fm_bench.memory import peak_memory
 from fm_bench.retrieval import EmbeddingStore
 
@@ -127,35 +126,37 @@ def measure_apart(case: str, gallery: int, queries: int, dim: int, folder: Path 
     return {"case": case, **json.loads(found.stdout)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table, and writes it where asked."""
+    parser = options(__doc__)
     parser.add_argument("--gallery", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=5_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--folder", type=Path, help="where the stores are kept meanwhile (default: the system's)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure, CASES[options.cases[0]])))
+    given = parser.parse_args(argv)
+    if given.measure:
+        print(json.dumps(measure(given.measure, CASES[given.cases[0]])))
         return
-    shape = {"gallery": options.gallery, "queries": options.queries, "dim": options.dim}
-    title = f"{options.gallery:,} images x {options.queries:,} requests x {options.dim}, MiB"
-    table = Table("case", "accuracy@20", "seconds", "embeddings", "peak", "bound", "peak / bound", title=title)
-    results = []
-    for case in options.cases:
-        result = measure_apart(case, **shape, folder=options.folder)
-        if result["peak_mb"] is None:
+    rows: list[Row] = []
+    for case in given.cases:
+        found = measure_apart(case, given.gallery, given.queries, given.dim, folder=given.folder)
+        if found["peak_mb"] is None:
             raise SystemExit("this system does not tell how much memory a process takes")
-        results.append(result)
-        numbers = (result["embeddings_mb"], result["peak_mb"], result["bound_mb"])
-        ratio = f"{result['peak_mb'] / result['bound_mb']:.2f}"
-        shown = [f"{result['accuracy@20']:.3f}", f"{result['seconds']:.1f}", *(f"{number:,.0f}" for number in numbers)]
-        table.add_row(case, *shown, ratio)
-    Console().print(table)
-    if options.json:
-        write_json(options.json, shape | {"results": results})
+        rows.append(
+            {
+                "case": case,
+                "accuracy@20": found["accuracy@20"],
+                "seconds": found["seconds"],
+                "embeddings, MiB": found["embeddings_mb"],
+                "peak, MiB": found["peak_mb"],
+                "bound, MiB": found["bound_mb"],
+                "ratio to the bound": found["peak_mb"] / found["bound_mb"],
+            }
+        )
+    title = f"{given.gallery:,} images x {given.queries:,} requests x {given.dim}"
+    publish("memory", {title: rows}, argv, given.json)
 
 
 if __name__ == "__main__":
