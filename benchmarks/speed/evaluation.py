@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: MIT
 """A whole evaluation against FAISS's exact search alone, on the same arrays and in the same run.
 
-python benchmarks/speed/evaluation.py [--gallery 50000] [--queries 1000] [--dim 256] [--json FILE]
+python benchmarks/speed/evaluation.py [--gallery 50000] [--queries 1000] [--dim 256] [--runs DIR …] [--json FILE]
 
 The evaluation is search, all metrics, chance levels, the split by attribute, and 10,000 resamples. The embeddings are
-noisy codes of long-tailed labels, so that first hits lie at all depths, as those of a trained method do.
+noisy codes of long-tailed labels, so that first hits lie at all depths, as those of a trained method do. Noise 100
+means that nothing was learnt. "metrics" is the same evaluation with the neighbours known beforehand.
+
+``--runs`` takes finished runs. Their galleries, and copies moved a little in the direction from one image to another
+until there are enough, are searched for their requests, moved likewise: trained embeddings lie in fewer directions
+than random ones.
 """
 
-import argparse
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import faiss
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from common import Row, best, options, publish
 
-from fm_bench.evaluation import Protocol, bootstrap, evaluate
-from fm_bench.evaluation.relevance import Codes, Matches
-from fm_bench.files import write_json
-from fm_bench.retrieval import search
+from fm_bench.evaluation import Protocol, evaluate
+from fm_bench.retrieval import EmbeddingStore, ExactIndex, reduced
 
 SIZES = (20, 16, 12, 12, 10, 8, 8, 8, 6, 6, 5, 4)  # values of each attribute
 PROTOCOL = Protocol("speed", changes=1)
+LIBRARY = "faiss.knn"
+MOVED = 0.3  # how far a copy is moved from one image towards another
 
 
 def problem(gallery: int, queries: int, dim: int, noise: float, seed: int = 0) -> dict[str, Any]:
@@ -52,56 +56,113 @@ def problem(gallery: int, queries: int, dim: int, noise: float, seed: int = 0) -
     }
 
 
-def best(work: Callable[[], Any], rounds: int) -> float:
-    """Seconds of the fastest round: other programs' load shall not count."""
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+class Remembered(ExactIndex):
+    """Answers a question that was asked before without searching."""
+
+    answers: dict[str, Any] = {}  # noqa: RUF012 - shared by the galleries of all rounds
+
+    def search(self, *args: Any, **kwargs: Any) -> Any:
+        return self.answer("search", partial(super().search, *args, **kwargs))
+
+    def count_before(self, *args: Any, **kwargs: Any) -> Any:
+        return self.answer("count", partial(super().count_before, *args, **kwargs))
+
+    def answer(self, name: str, work: Callable[[], Any]) -> Any:
+        if name not in self.answers:
+            self.answers[name] = work()
+        return self.answers[name]
 
 
-def measure(case: dict[str, Any], rounds: int) -> dict[str, float]:
-    """Seconds of FAISS alone, of our search, of the whole evaluation, and of two parts of it."""
+def compared(seconds: dict[str, float], **columns: Any) -> list[Row]:
+    """Seconds, and their ratio to those of the library."""
+    return [
+        {**columns, "what": name, "seconds": value, f"ratio to {LIBRARY}": value / seconds[LIBRARY]}
+        for name, value in seconds.items()
+    ]
+
+
+def whole(sizes: tuple[int, int, int], noise: float, rounds: int) -> list[Row]:
+    """FAISS alone, our search, the whole evaluation, and the metrics by themselves."""
+    case = problem(*sizes, noise)
     gallery, queries, depth = case["gallery"], case["queries"], PROTOCOL.depth
-    columns = np.random.default_rng(0).random((len(queries), 11 * (1 + len(SIZES))))
-    codes = Codes.of(case["targets"], case["gallery_labels"], PROTOCOL.missing)
+    asked = partial(evaluate, **case, protocol=PROTOCOL, infeasible="miss")
+    Remembered.answers = {}
+    accuracy = asked(searcher=Remembered, resamples=0).metrics["accuracy@20"].value
     works: dict[str, Callable[[], Any]] = {
-        "faiss.knn": lambda: faiss.knn(queries, gallery, depth),
-        "search": lambda: search(gallery, queries, depth, exclude=case["exclude"]),
-        "evaluation": lambda: evaluate(**case, protocol=PROTOCOL, infeasible="miss"),
-        "of it: ideal NDCG": lambda: Matches(codes, max(PROTOCOL.ndcg) + 1),
-        "of it: intervals": lambda: bootstrap(columns),
+        LIBRARY: lambda: faiss.knn(queries, gallery, depth),
+        "search": lambda: ExactIndex(gallery).search(queries, depth, exclude=case["exclude"]),
+        "evaluation": asked,
+        "of it: metrics": lambda: asked(searcher=Remembered, resamples=0),
+        "of it: metrics and intervals": lambda: asked(searcher=Remembered),
     }
-    return {name: best(work, rounds) for name, work in works.items()}
+    return compared(best(works, rounds), noise=noise, **{"accuracy@20": accuracy})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def growth(sizes: tuple[int, int, int], rounds: int) -> list[Row]:
+    """The whole evaluation of a tenth of the gallery, and of all of it."""
+    gallery, queries, dim = sizes
+    cases = {size: problem(size, queries, dim, 1.0) for size in (gallery // 10, gallery)}
+    works = {
+        f"{size:,} images": partial(evaluate, **case, protocol=PROTOCOL, infeasible="miss")
+        for size, case in cases.items()
+    }
+    seconds = best(works, rounds)
+    first = min(seconds.values())
+    return [{"what": name, "seconds": value, "ratio": value / first} for name, value in seconds.items()]
+
+
+def trained(run: Path, gallery: int, queries: int, rounds: int) -> list[Row]:
+    """Ways of an exact search in the embeddings of a finished run."""
+    rng = np.random.default_rng(0)
+    stored = moved(EmbeddingStore(run / "embeddings" / "gallery").open(), gallery, rng)
+    asked = moved(EmbeddingStore(run / "embeddings" / "manipulate-1").open(), queries, rng)
+    index, depth = ExactIndex(stored), PROTOCOL.depth
+    index.search(asked, depth)
+    basis = None if index.blocks is None else index.blocks.basis
+
+    def search(way: str) -> None:
+        index = ExactIndex(stored)
+        with mock.patch.object(reduced, "supported", return_value=way != "float32"):
+            index.blocks = index.in_blocks(None) if way == "all dimensions" else None
+            index.search(asked, depth)
+
+    works: dict[str, Callable[[], Any]] = {
+        LIBRARY: lambda: faiss.knn(asked, stored, depth),
+        "FAISS proposes in float32": partial(search, "float32"),
+        "scan in bfloat16": partial(search, "all dimensions"),
+    }
+    if basis is not None:
+        works[f"scan in bfloat16, {basis.directions.shape[1]} directions"] = partial(search, "directions")
+    return compared(best(works, rounds), run=run.parent.name, dimensions=stored.shape[1])
+
+
+def moved(vectors: Any, count: int, rng: np.random.Generator) -> Any:
+    """``count`` vectors: the given ones, and copies of them moved within the space that they span."""
+    rows = np.arange(count) % len(vectors)
+    one, other = rng.integers(0, len(vectors), (2, count))
+    steps = np.float32(MOVED) * (vectors[one] - vectors[other])
+    steps[: len(vectors)] = 0
+    return vectors[rows] + steps
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--gallery", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 2.0, 100.0], help="100: nothing was learnt")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    title = f"{options.gallery:,} images x {options.queries:,} requests x {options.dim}"
-    table = Table("noise", "accuracy@20", "what", "seconds", "ratio to faiss.knn", title=title)
-    results = []
-    for noise in options.noise:
-        case = problem(options.gallery, options.queries, options.dim, noise)
-        report = evaluate(**case, protocol=PROTOCOL, infeasible="miss", resamples=0)
-        accuracy = report.metrics["accuracy@20"].value
-        seconds = measure(case, options.rounds)
-        for name, value in seconds.items():
-            ratio = value / seconds["faiss.knn"]
-            table.add_row(f"{noise:g}", f"{accuracy:.3f}", name, f"{value:.3f}", f"{ratio:.3f}")
-            results.append({"noise": noise, "accuracy@20": accuracy, "what": name, "seconds": value, "ratio": ratio})
-    Console().print(table)
-    if options.json:
-        shape = {"gallery": options.gallery, "queries": options.queries, "dim": options.dim}
-        write_json(options.json, shape | {"results": results})
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="finished runs, for their embeddings")
+    given = parser.parse_args(argv)
+    sizes = given.gallery, given.queries, given.dim
+    shape = f"{given.gallery:,} images x {given.queries:,} requests"
+    tables = {
+        f"{shape} x {given.dim}": [row for noise in given.noise for row in whole(sizes, noise, given.rounds)],
+        f"Growth of the gallery, {given.queries:,} requests x {given.dim}": growth(sizes, given.rounds),
+    }
+    if given.runs:
+        rows = [row for run in given.runs for row in trained(run, given.gallery, given.queries, given.rounds)]
+        tables[f"Trained embeddings, {shape}"] = rows
+    publish("evaluation", tables, argv, given.json)
 
 
 if __name__ == "__main__":
