@@ -24,25 +24,28 @@ from fm_bench.embedding import Embedder, embedding_dim
 from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
+from fm_bench.evaluation.searching import Searching
 from fm_bench.files import digest, write_json
 from fm_bench.launch import join, placed
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
+from fm_bench.memory import Peak, peak_memory
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
 from fm_bench.outcomes import prepare as prepare_judges
-from fm_bench.processes import agreed, is_rank_zero, together, world
+from fm_bench.processes import agreed, is_rank_zero, together
 from fm_bench.questions import (
     Question,
     ask_all,
     check_protocols,
     gallery_labels,
+    gallery_size,
     load_protocol,
     wishes,
 )
+from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests, save_scores
-from fm_bench.retrieval.distributed import DistributedIndex
-from fm_bench.retrieval.index import ExactIndex
+from fm_bench.retrieval.openers import check_index
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
@@ -161,6 +164,7 @@ class Bench:
                 datamodule.prepare_data()
                 datamodule.setup("fit")
                 method = build_method(self.config, datamodule)
+            _check_index(self.config, method, dataset)
         stages = self.train(folder, method, datamodule, data_digest, fingerprint)
         with agreed("preparing the requests"), clock("prepare"):
             datamodule.setup("predict")
@@ -176,13 +180,18 @@ class Bench:
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         with clock("prepare_judges"):
             trained = prepare_judges(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
-        with agreed("judging"), clock("search"):
-            reports = judge(method, vectors, datamodule, asked)
+        searching = Searching(self.config.evaluation.index, vectors.get("gallery"))
+        with agreed("judging"), clock("search"), peak_memory() as peak:
+            reports = judge(method, vectors, datamodule, asked, searching)
+        for phase, seconds in searching.seconds.items():
+            clock.add(phase, seconds)
+            clock.add("search", -seconds)
         with agreed("recording"):  # the others wait: a process that ends early may take the run with it
             if not is_rank_zero():
                 return None
-            facts = Facts(self.config, fingerprint, data_digest, self.command, [*notes, *_stage_notes(stages)])
-            return self._record(facts, trained, vectors, reports, stages, clock)
+            notes += _stage_notes(stages)
+            facts = Facts(self.config, fingerprint, data_digest, self.command, notes, _memory(peak, vectors))
+            return self._record(facts, trained, vectors, reports, searching, stages, clock)
 
     def _record(
         self,
@@ -190,15 +199,19 @@ class Bench:
         trained: Trained,
         vectors: dict[str, NDArray[np.float32]],
         reports: dict[str, Report],
+        searching: Searching,
         stages: dict[str, StageResult],
         clock: Clock,
     ) -> Record:
         """What one process does alone: judges whatever is not searched for, and writes."""
         method, datamodule, asked, folder = trained.method, trained.datamodule, trained.asked, trained.folder
-        outcomes = {name: Outcome.of_search(asked[name], report) for name, report in reports.items()}
+        outcomes = {
+            name: Outcome.of_search(asked[name], report, searching.found(name)) for name, report in reports.items()
+        }
         with clock("other_protocols"):
             found, problems = other_outcomes(trained)
         told = [*(note for outcome in found.values() for note in outcome.notes), *problems]
+        told += searching.notes(self.config.evaluation.index_name)
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
@@ -290,6 +303,7 @@ def judge(
     vectors: dict[str, NDArray[np.float32]],
     datamodule: FashionDataModule,
     asked: dict[str, Question],
+    searching: Searching,
 ) -> dict[str, Report]:
     """Searches and scores every protocol; all processes of a run together, and each has all of the reports."""
     reports = {}
@@ -309,9 +323,16 @@ def judge(
             query_items=items[requests.query],
             gallery_keys=rows,
             views=method.views(vectors["gallery"], *wishes(requests, datamodule.schema, regions)),
-            searcher=DistributedIndex if world()[1] > 1 else ExactIndex,
+            searcher=searching.opener(name, len(requests)),
         )
     return reports
+
+
+def _check_index(config: RunConfig, method: Method, dataset: Dataset) -> None:
+    """Raises UserError, before any training, if the gallery cannot be searched with the index of the run."""
+    if config.evaluation.index != EXACT:
+        dim = embedding_dim(method, config.image_size, "queries")
+        check_index(config.evaluation.index, dim, gallery_size(config.evaluation, dataset))
 
 
 def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
@@ -340,6 +361,13 @@ def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
         raise UserError(f"{folder} is not empty and holds no run of fm-bench: give another --out.")
     elif is_rank_zero():
         write_json(path, {"fingerprint": fingerprint, "config": config.to_dict()})
+
+
+def _memory(peak: Peak, vectors: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """MiB of the embeddings, and of resident memory that the search took at its worst moment, where that is known."""
+    stored = {id(array): array.nbytes for array in vectors.values()}  # protocols that ask the same share theirs
+    sizes = {"embeddings_mb": sum(stored.values()) / 2**20, "peak_memory_mb": peak.above_mb}
+    return {name: round(size, 1) for name, size in sizes.items() if size is not None and stored}
 
 
 def _stage_notes(stages: dict[str, StageResult]) -> list[str]:
@@ -412,7 +440,7 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             method = load_model(folder / MODEL, config.method)
         vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
         with agreed("judging"):
-            report = judge(method, vectors, datamodule, asked)[protocol]
+            report = judge(method, vectors, datamodule, asked, Searching(judged.index))[protocol]
         out = folder / "evaluations" / f"{protocol}.json"
         with agreed("writing the report"):
             if not is_rank_zero():

@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--folds", type=int, metavar="5", help="cross-validate: five runs on disjoint tests of a tenth of the data each"
     )
+    command.add_argument(
+        "--index",
+        help="what the gallery is searched with: exact (default), a FAISS factory string such as HNSW32,Flat or "
+        "'IVF256,PQ16;nprobe=16', or milvus:gallery.db; the same as --evaluation.index",
+    )
     command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
     command.add_argument("--logger", choices=LOGGERS, default="csv", help="where learning curves go (default csv)")
@@ -211,9 +216,9 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.site import refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
+    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index else [])]
     configs = [
-        configure(spec, options.data, options.profile, options.mode, options.seed, options.rest)
-        for spec in options.methods
+        configure(spec, options.data, options.profile, options.mode, options.seed, rest) for spec in options.methods
     ]
     if options.options:
         for config in configs:

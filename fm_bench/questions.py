@@ -119,10 +119,7 @@ def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
 
     The same holds if no protocol finds a feasible request among the labels.
     """
-    catalog = dataset.catalog
-    rows = catalog.rows(Split.TEST)
-    rows = rows[catalog.domain[rows] == Domain.SHOP]
-    size = len(rows) if config.gallery is None else min(len(rows), config.gallery)
+    rows, size = _shop(dataset), gallery_size(config, dataset)
     problems = []
     protocols = retrieval(config.every)
     for protocol in protocols:
@@ -137,3 +134,15 @@ def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
             problems.append(error)
     if protocols and len(problems) == len(protocols):
         raise problems[0]
+
+
+def gallery_size(config: EvaluationConfig, dataset: Dataset) -> int:
+    """Images of the gallery that a run searches."""
+    rows = _shop(dataset)
+    return len(rows) if config.gallery is None else min(len(rows), config.gallery)
+
+
+def _shop(dataset: Dataset) -> NDArray[np.int64]:
+    rows = dataset.catalog.rows(Split.TEST)
+    shop: NDArray[np.int64] = rows[dataset.catalog.domain[rows] == Domain.SHOP]
+    return shop

@@ -54,7 +54,7 @@ class Outcome:
     """Of an approximate index: what it cost and found, see ``fm_bench.retrieval.openers``."""
 
     @classmethod
-    def of_search(cls, question: Question, report: Report) -> "Outcome":
+    def of_search(cls, question: Question, report: Report, search: Mapping[str, float]) -> "Outcome":
         """The outcome of a protocol that searches a gallery."""
         return cls(
             question.protocol,
@@ -65,6 +65,7 @@ class Outcome:
             report.by_attribute,
             report.tied_share,
             question.requests.select(report.counted).changing,
+            search=search,
         )
 
 
@@ -77,6 +78,8 @@ class Facts:
     data_digest: str
     command: str
     notes: list[str]
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """Of the search, see ``Record.search``."""
 
 
 def make_record(
@@ -126,7 +129,7 @@ def make_record(
         command=facts.command,
         notes=facts.notes,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        search=_search(config.evaluation.index_name, outcomes),
+        search=_search(config.evaluation.index_name, outcomes) | dict(facts.memory),
     )
 
 

@@ -19,6 +19,7 @@ from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pool
 from fm_bench.leaderboard.papers import CLAIMS, Claim, Measure
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
+from fm_bench.recipe import EXACT
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
 CHANGES = "changes"
@@ -69,7 +70,7 @@ def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict
     answers = [
         _answers(table, by_fingerprint, sorted(wanted[table.key.protocol]))
         for table in tables(run.record for run in by_fingerprint.values())
-        if table.key.protocol in wanted
+        if table.key.protocol in wanted and table.key.search == EXACT  # papers search exactly
     ]
     places = list(dict.fromkeys(answer.key[:3] for answer in answers))
     return [

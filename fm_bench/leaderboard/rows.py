@@ -2,8 +2,9 @@
 """From records to tables: which runs may stand in one table, and which are one row of it.
 
 Runs share a table only if they were asked the same: same data, profile, mode and protocol, with equal digests of the
-catalogue, the protocol's definition and the requests, and as many gallery images. Runs share a row only if nothing but
-the seed differs.
+catalogue, the protocol's definition and the requests, as many gallery images, and the same index to search them: what
+an approximate index misses is no fault of a method, and must not stand beside exact results. Runs share a row only if
+nothing but the seed differs.
 
 The folds of a cross-validation are one row together, of a table of their own: "fashion-product, 5 folds". Rows share
 that table only if every fold of the one was asked the same as that fold of the other.
@@ -19,6 +20,7 @@ from fm_bench.files import digest
 from fm_bench.leaderboard.folds import extent, fold_of, t_interval
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.shown import headline, order, rank
+from fm_bench.recipe import EXACT
 
 FLOOR = frozenset({"random", "identity"})
 CEILING = frozenset({"oracle"})
@@ -89,6 +91,12 @@ class Key(NamedTuple):
     protocol_digest: str
     request_digest: str
     gallery: int
+    search: str = EXACT
+
+    @property
+    def heading(self) -> str:
+        """The protocol, and the index where it is approximate."""
+        return self.protocol if self.search == EXACT else f"{self.protocol}, approximate search {self.search}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,17 +264,19 @@ def tables(records: Iterable[Record]) -> list[Table]:
             groups.setdefault(key_of(record, protocol), []).append(record)
     for key, runs in _cross_validations([record for record in ordered if fold_of(record) is not None]):
         groups.setdefault(key, []).extend(runs)
-    return [_table(key, groups[key]) for key in sorted(groups, key=lambda key: (*key[:3], order(key.protocol), key))]
+    ordered_keys = sorted(groups, key=lambda key: (*key[:3], order(key.protocol), key.search != EXACT, key))
+    return [_table(key, groups[key]) for key in ordered_keys]
 
 
 def _cross_validations(records: Sequence[Record]) -> Iterator[tuple[Key, list[Record]]]:
     """For every protocol, the folds of one method and seed, with the table that they belong to together."""
-    sets: dict[tuple[tuple[str, str, str, str, str], tuple[str, ...], int], list[Record]] = {}
+    sets: dict[tuple[tuple[str, str, str, str, str, str], tuple[str, ...], int], list[Record]] = {}
     for record in records:
         for protocol, definition in record.protocols.items():
-            place = (record.data, record.profile, record.mode, protocol, definition)
+            search = key_of(record, protocol).search
+            place = (record.data, record.profile, record.mode, protocol, definition, search)
             sets.setdefault((place, _identity(record), record.seed), []).append(record)
-    for ((data, profile, mode, protocol, definition), *_), runs in sets.items():
+    for ((data, profile, mode, protocol, definition, search), *_), runs in sets.items():
         newest = {fold_of(run): key_of(run, protocol) for run in runs}  # the last to finish comes last
         folds = sorted((fold, key) for fold, key in newest.items() if fold is not None)
         yield (
@@ -277,8 +287,9 @@ def _cross_validations(records: Sequence[Record]) -> Iterator[tuple[Key, list[Re
                 protocol,
                 str(runs[0].config.get("folded", "")),
                 definition,
-                digest([[fold, *key] for fold, key in folds]),
+                digest([[fold, *key[:-1]] for fold, key in folds]),
                 round(statistics.fmean(key.gallery for _, key in folds)),
+                search,
             ),
             runs,
         )
@@ -295,6 +306,7 @@ def key_of(record: Record, protocol: str) -> Key:
         record.protocols[protocol],
         record.request_digests[protocol],
         record.gallery,
+        record.index if protocol in record.search.get("protocols", {}) else EXACT,  # others search no gallery with it
     )
 
 

@@ -73,7 +73,7 @@ def count(value: float) -> str:
 
 def title(key: Key) -> str:
     """What was asked, of what, and how big: ``garments · quick · common · manipulate-1``."""
-    return f"{key.data} · {key.profile} · {key.mode} · {key.protocol}"
+    return f"{key.data} · {key.profile} · {key.mode} · {key.heading}"
 
 
 def about(table: Table) -> str:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Search by something fast that may miss images: it proposes a few, and exact distances put them in order.
+
+So what is found is in the same order, ties included, as an exact search gives, and has the same distances. What is not
+proposed is not found.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fm_bench.errors import UserError
+from fm_bench.retrieval.distances import F32, F64, I64, blocks, check_embeddings, exact
+from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
+
+_QUERIES = 1 << 10  # queries asked at a time
+
+
+class Reranked:
+    """A ``Searcher`` of which subclasses propose images.
+
+    Args:
+        gallery: ``(N, D)`` float32, in memory or memory-mapped; never copied as a whole.
+        keys: ``(N,)`` integers that name the images, all different; they order equal distances. Default: positions.
+        seed: of the order of equal distances.
+        candidates: images that are asked for beyond twice as many as are wanted.
+
+    Raises:
+        UserError: if the gallery is not a finite two-dimensional array of floats, or has no images.
+    """
+
+    def __init__(
+        self, gallery: F32, *, keys: NDArray[np.integer[Any]] | None = None, seed: int = 0, candidates: int = 16
+    ) -> None:
+        self.gallery = check_embeddings(gallery, "gallery")
+        if not len(gallery):
+            raise UserError("the gallery has no images: give at least one.")
+        if keys is not None and keys.shape != (len(gallery),):
+            raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
+        self.keys = np.arange(len(gallery)) if keys is None else keys
+        self.seed, self.candidates = seed, candidates
+
+    def propose(self, queries: F32, count: int) -> I64:
+        """``(R, count)`` gallery positions, each at most once for a query; −1 where fewer are found."""
+        raise NotImplementedError
+
+    def size(self) -> int | None:
+        """Bytes that the index takes, None where nobody tells."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    @property
+    def dim(self) -> int:
+        """``D``."""
+        return int(self.gallery.shape[1])
+
+    def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
+        """The order of equal distances for these queries."""
+        return TieOrder(self.keys, query_keys, self.seed)
+
+    def search(
+        self,
+        queries: NDArray[np.floating[Any]],
+        k: int,
+        *,
+        exclude: NDArray[np.int64] | None = None,
+        query_keys: NDArray[np.integer[Any]] | None = None,
+    ) -> Ranking:
+        """The ``k`` nearest of the images that the index proposes to each query; see ``Searcher.search``."""
+        queries = self._checked(queries)
+        exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
+        return self._ranked(
+            queries, k, exclude, self.ties(np.arange(len(queries)) if query_keys is None else query_keys)
+        )
+
+    def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
+        """How many images that a search to depth ``limit`` finds come before a place; see ``Searcher.count_before``.
+
+        The place is that of an image. Where the search does not find the image itself, it has no place in what this
+        index gives, and the count is ``limit + 1``, which means beyond the limit.
+        """
+        found = self._ranked(queries, min(limit, len(self)), exclude, ties)
+        rows = np.broadcast_to(np.arange(len(queries))[:, None], found.ids.shape)
+        number = ties(rows, np.maximum(found.ids, 0))
+        there = (found.distances == distances[:, None]) & (number == numbers[:, None]) & (found.ids >= 0)
+        return np.where(there.any(axis=1), there.argmax(axis=1), limit + 1)
+
+    def count_by_segment(
+        self,
+        queries: F32,
+        distances: F64,
+        numbers: U64,
+        ties: TieOrder,
+        counts: Callable[[I64, I64], NDArray[np.bool_]],
+        limit: int,
+        segment: I64,
+        segments: int,
+    ) -> I64:
+        """Refuses. Raises UserError: galleries of many sizes are searched exactly."""
+        raise UserError("galleries of many sizes are counted by exact search alone: leave --index out.")
+
+    def _checked(self, queries: NDArray[np.floating[Any]]) -> F32:
+        queries = np.ascontiguousarray(check_embeddings(queries, "query"))
+        if queries.shape[1] != self.dim:
+            raise UserError(
+                f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}."
+            )
+        return queries
+
+    def _ranked(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+        out = Ranking(np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool))
+        wanted = min(k, len(self))
+        count = min(len(self), 2 * wanted + self.candidates)
+        for part in blocks(len(queries), _QUERIES):
+            ids = self.propose(queries[part], count)
+            rows = np.broadcast_to(np.arange(part.start, part.stop)[:, None], ids.shape)
+            real = np.maximum(ids, 0)
+            distances = exact(queries, self.gallery, rows.ravel(), real.ravel()).reshape(ids.shape)
+            distances[(ids < 0) | (ids == exclude[part, None])] = np.inf
+            found = first_k(real, distances, ties(rows, real), wanted)
+            out.ids[part, :wanted] = np.where(np.isfinite(found.distances), found.ids, -1)
+            out.distances[part, :wanted] = found.distances
+            out.tied[part] = found.tied
+        return out
