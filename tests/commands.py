@@ -75,4 +75,5 @@ def numbers(folder: Path) -> dict:
     record = json.loads((folder / "record.json").read_text())
     for name in ("seconds", "query_ms", "peak_memory_mb", "command", "finished", "notes"):
         record.pop(name)
+    record["search"].pop("peak_memory_mb", None)
     return record

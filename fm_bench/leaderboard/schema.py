@@ -152,6 +152,9 @@ def _search(value: Any) -> str | None:
         return ".index is missing"
     if (wrong := _name(value["index"])) is not None:
         return f".index{wrong}"
+    for name in ("embeddings_mb", "peak_memory_mb"):
+        if name in value and (wrong := _not_negative(value[name])) is not None:
+            return f".{name}{wrong}"
     wrong = _each(_each(_not_negative))(value.get("protocols", {}))
     return None if wrong is None else f".protocols{wrong}"
 
