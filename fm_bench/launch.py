@@ -55,7 +55,12 @@ def join(trainer: Mapping[str, Any]) -> None:
         )
         strategy: Any = runner.strategy
         environment = getattr(strategy, "cluster_environment", None)
-        if runner.world_size != number or environment is None or not environment.creates_processes_externally:
+        if runner.world_size == number and environment is not None and not environment.creates_processes_externally:
+            raise UserError(
+                f"{number} processes were started, but Lightning takes each for a run of its own: SLURM_JOB_NAME must "
+                "not be bash or interactive where srun starts several."
+            )
+        if runner.world_size != number or environment is None:
             raise UserError(
                 f"{number} processes were started on {machines} {'machine' if machines == 1 else 'machines'}, but by "
                 f"the Trainer's settings there would be {runner.world_size}: add --trainer.devices "

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A function run by several processes that talk through gloo, for tests of what they do together."""
 
+import faulthandler
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed, multiprocessing
 
-SECONDS = 120
+SECONDS = 400
 """After which processes are taken to hang."""
 
 
@@ -20,17 +21,21 @@ class Failed(NamedTuple):
     message: str
 
 
-def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> list[Any]:
+def run(
+    work: Callable[..., Any], world: int, folder: Path, *arguments: Any, imports: str = "fm_bench.retrieval.distributed"
+) -> list[Any]:
     """``work(rank, *arguments)`` on ``world`` processes: what each returned, or ``Failed``.
 
     Args:
         work: a function of a test module.
         world: how many processes.
-        folder: an empty one, where they find each other.
+        folder: where they find each other, one of their own.
         arguments: plain values.
+        imports: module that is imported once for all processes.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fm_bench.retrieval.distributed"])  # imported once for all processes
+    context.set_forkserver_preload([imports])
+    folder.mkdir(exist_ok=True)
     processes, results = [], []
     for rank in range(world):
         result, send = context.Pipe(duplex=False)
@@ -60,9 +65,11 @@ def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> 
 
 def _process(send: Any, work: Callable[..., Any], rank: int, world: int, meeting: Path, arguments: tuple) -> None:
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(SECONDS / 2)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     try:
         send.send(work(rank, *arguments))
     except Exception as error:
         send.send(Failed(type(error).__name__, str(error)))
     distributed.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
