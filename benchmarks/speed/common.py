@@ -67,7 +67,7 @@ def publish(
         json: where to; None writes nothing.
         note: what readers of the numbers must know.
     """
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     for title, rows in tables.items():
         table = Table(title=title)
         for column in columns(rows):

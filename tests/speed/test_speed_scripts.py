@@ -90,6 +90,20 @@ def test_hotspots(tmp_path: Path) -> None:
         assert sum(ratios(rows, "share")) == pytest.approx(1)
 
 
+def test_evaluation(tmp_path: Path) -> None:
+    arguments = ["--gallery", "1000", "--queries", "5", "--dim", "8", "--noise", "1.0", "--rounds", "1"]
+    whole, growth = run("evaluation", arguments, tmp_path)
+    assert ratios(whole, "ratio to faiss.knn")[0] == 1
+    assert {"search", "evaluation"} <= {row["what"] for row in whole}
+    assert [row["what"] for row in growth] == ["100 images", "1,000 images"]
+
+
+def test_memory(tmp_path: Path) -> None:
+    arguments = ["--gallery", "500", "--queries", "10", "--dim", "8", "--cases", "learnt"]
+    (rows,) = run("memory", arguments, tmp_path)
+    assert ratios(rows, "ratio to the bound")[0] < 1
+
+
 def test_peers_agree_where_definitions_do(tmp_path: Path) -> None:
     arguments = [
         "--gallery",
