@@ -46,11 +46,11 @@ class Hits:
         return np.asarray(count - ((self.exclude >= 0) & (gallery[self.exclude] == wanted)))
 
     def are(self, rows: I64, ids: I64) -> NDArray[np.bool_]:
-        """``(r, k)`` whether images ``ids (r, k)`` are hits of requests ``rows (r,)``."""
+        """``(r, k)`` whether images ``ids (r, k)`` are hits of requests ``rows (r,)``; −1 is no image, and no hit."""
         if self.items is not None:
-            return np.asarray(self.items[0][ids] == self.items[1][rows][:, None])
+            return np.asarray((ids >= 0) & (self.items[0][ids] == self.items[1][rows][:, None]))
         codes = Codes(self.codes.target[rows], self.codes.gallery, self.codes.needed[rows])
-        return np.asarray(codes.matched(ids) == codes.needed[:, None])
+        return np.asarray((ids >= 0) & (codes.matched(ids) == codes.needed[:, None]))
 
     def pairs(self, rows: I64) -> Iterator[tuple[slice, I64, I64]]:
         """All pairs of requests ``rows (r,)`` with their hits, a bounded number at a time.

@@ -27,6 +27,7 @@ from fm_bench.retrieval.reranked import Reranked
 CANDIDATES = "candidates"
 _GRAPH = re.compile(r"(HNSW|NSG)(\d*)")
 _LISTS = re.compile(r"IVF(\d+)")
+_REDUCED = re.compile(r"(?:PCAW?R?|ITQ)(\d+)")
 _CODES = re.compile(r"(?:PQ|RQ|LSQ)\d+(?:x(\d+))?")
 _DEGREES = {"HNSW": (2, 512), "NSG": (8, 100)}
 _LARGEST = 1 << 16  # of any number but the number of lists: dimensions, bits and parts
@@ -77,13 +78,13 @@ def check_factory(text: str, dim: int, images: int) -> Factory:
         UserError: if it cannot, with the reason and what to do.
     """
     factory = parse(text)
-    if wrong := _refused(factory, images):
+    if wrong := _refused(factory, dim, images):
         raise UserError(f"the index {text!r} {wrong}.")
     _empty(factory, dim)
     return factory
 
 
-def _refused(factory: Factory, images: int) -> str | None:
+def _refused(factory: Factory, dim: int, images: int) -> str | None:
     """What is wrong with numbers that FAISS would not refuse, or only after a long time."""
     string = factory.string
     if not re.fullmatch(r"[A-Za-z0-9_,()+]+", string):
@@ -95,6 +96,8 @@ def _refused(factory: Factory, images: int) -> str | None:
         least, most = _DEGREES[kind]
         if number and not least <= int(number) <= most:
             return f"has a graph with {number} as the number of neighbours: give {kind}{least} to {kind}{most}"
+    if (reduced := max((int(found) for found in _REDUCED.findall(string)), default=0)) > dim:
+        return f"reduces vectors to {reduced} numbers, but they have {dim}: give at most {dim}"
     bits = max((int(found or 8) for found in _CODES.findall(string)), default=0)
     if 2 ** min(bits, 64) > images:
         return (
