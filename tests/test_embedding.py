@@ -86,6 +86,9 @@ def test_a_damaged_store_is_computed_anew_and_said_so(tmp_path, cache, computed,
     assert bench("identity", out=run) == 0
     (vectors,) = (run / "embeddings").glob("gallery-*.npy")
     before, asked = np.load(vectors), len(computed)
+    searched = json.loads((run / "record.json").read_text())["search"]
+    assert searched["embeddings_mb"] > before.nbytes / 2**20
+    assert 0 <= searched["peak_memory_mb"] < 1000 or not sys.platform.startswith("linux")
     os.truncate(vectors, 1000)
     capsys.readouterr()
     assert main(["evaluate", str(run), "--protocol", "search"]) == 0
