@@ -23,7 +23,7 @@ from fm_bench.retrieval import ExactIndex, StoreWriter
 from fm_bench.retrieval import store as store_module
 
 TWO = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
-ASKED = ["--evaluation.protocols", '["manipulate-1"]']
+FEW = ["--evaluation.protocols", '["manipulate-1"]', "--data.train", "150", "--data.val", "80", "--budget", "200"]
 
 
 def full(*_, **__):
@@ -90,15 +90,17 @@ def work(rank, folders, faults):
 
     Returns exit status, what was said, unfinished files, and whether there is a record, after each.
     """
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    cache = folders[0].parent / "cache"
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "FM_BENCH_CACHE": str(cache)}
     seen = []
     for folder, fault in [(folder, fault) for folder in folders for fault in faults]:
-        os.environ["FM_BENCH_CACHE"] = str(folder / "cache")
+        if rank == 0:
+            shutil.rmtree(cache / "stages", ignore_errors=True)  # each folder's run trains by itself
         at, where, name, changed, *_ = (FAULTS | DEATHS | {"none": (None, os, "name", None)})[fault]
         change = mock.patch.object(where, name, changed(getattr(where, name))) if rank == at else nullcontext()
         said, out = io.StringIO(), folder / "run"
         with redirect_stderr(said), redirect_stdout(io.StringIO()), change:
-            status = bench("attribute-based", *ASKED, *TWO, out=out)
+            status = bench("attribute-based", *FEW, *TWO, out=out)
         if fault not in DEATHS:
             gather("all have written")
         seen.append((status, said.getvalue(), [path.name for path in out.rglob(".*")], (out / RECORD).exists()))
