@@ -41,7 +41,8 @@ class Augment:
                     p=0.5,
                 ),
                 albumentations.RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.1, p=0.5),
-            ]
+            ],
+            is_check_shapes=False,  # there is one picture and nothing else whose shape could differ
         )
         # One pair of generators for all transforms: setting its state is far cheaper than a new pair per picture.
         self._compose.set_random_state(self._generator, self._random)

@@ -87,6 +87,17 @@ def test_normalise_is_imagenets_and_channels_last() -> None:
     assert normalise(images.contiguous()).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_normalise_rounds_as_a_factor_for_each_channel_does() -> None:
+    """To the last bit: trained weights depend on it."""
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    for shape in ((3, 7, 5), (2, 64, 48)):
+        images = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8))
+        images = images.permute(0, 3, 1, 2)
+        plain = images.to(torch.float32).mul(1 / (255 * std)).sub(mean / std)
+        assert torch.equal(normalise(images), plain)
+        assert torch.equal(normalise(images.contiguous()), plain)
+
+
 def test_augmentation_is_cheap() -> None:
     """Meant to stay below 150 microseconds per 64-pixel picture on one core; a busy machine may take twice that."""
     augment, images, keys = Augment(), pictures(500), np.arange(500, dtype=np.uint64)
