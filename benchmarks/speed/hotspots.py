@@ -80,6 +80,8 @@ def evaluation_functions(given: argparse.Namespace) -> list[Row]:
     seconds: dict[str, float] = {}
     for (file, _, function), (_, _, own, _, _) in stats.items():
         name = function if file == "~" else f"{Path(file).parent.name}/{Path(file).name}: {function}"
+        if "'acquire'" in function:
+            name = "waiting for the threads that search"
         seconds[name] = seconds.get(name, 0.0) + own
     return _shares("function", seconds)
 

@@ -4,7 +4,8 @@
 python benchmarks/speed/page.py [--check] [--take FOLDER]
 
 Every pair of lines ``<!-- speed:NAME:begin -->`` and ``<!-- speed:NAME:end -->`` receives the tables of
-``results/NAME.json``, with the command and the machine that gave them. ``--take`` first copies what a ``make speed``
+``results/NAME.json``, with the command and the machine that gave them; a NAME such as ``training_photos`` is another
+measurement by ``training.py``. ``--take`` first copies what a ``make speed``
 left in a folder; ``--check`` writes nothing and fails if the page is not what the files say.
 """
 
