@@ -3,8 +3,8 @@
 
 import numpy as np
 import pytest
+import ranks
 import torch
-from torch import distributed, multiprocessing
 
 from fm_bench.evaluation import Protocol, RetrievalMetric, evaluate
 
@@ -73,20 +73,13 @@ def test_wrong_updates():
         metric().update(torch.zeros(2, 4), torch.arange(3))
 
 
-def work(rank, address, results):
-    """One of two processes; spawned ones count from 0 and are the second."""
-    rank, world = rank + 1, 2
-    distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=world)
-    one = metric()
+def work(rank):
+    """One of two processes."""
+    one, world = metric(), 2
     # Uneven shares, and repeats such as a distributed sampler fills up with.
     fill(one, np.append(np.arange(rank, R, world), [0]), np.append(np.arange(rank, N, world), [1, 2]))
-    results.put({name: value.item() for name, value in one.compute().items()})
-    distributed.destroy_process_group()
+    return {name: value.item() for name, value in one.compute().items()}
 
 
 def test_two_processes_give_the_same_numbers_as_one(tmp_path):
-    results = multiprocessing.get_context("spawn").SimpleQueue()
-    other = multiprocessing.spawn(work, args=(tmp_path / "rendezvous", results), nprocs=1, join=False)
-    work(-1, tmp_path / "rendezvous", results)
-    assert results.get() == results.get() == expected()
-    other.join()
+    assert ranks.run(work, 2, tmp_path) == [expected(), expected()]
