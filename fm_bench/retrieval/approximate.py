@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.retrieval.distances import F32, I64, blocks
-from fm_bench.retrieval.reranked import Reranked
+from fm_bench.retrieval.reranked import EXTRA, Reranked
 
 CANDIDATES = "candidates"
 _GRAPH = re.compile(r"(HNSW|NSG)(\d*)")
@@ -116,6 +116,12 @@ def _empty(factory: Factory, dim: int) -> "faiss.Index":
         index = faiss.index_factory(dim, factory.string, faiss.METRIC_L2)
     except (RuntimeError, MemoryError) as error:
         raise _complaint(factory, dim, error) from error
+    _tune(index, factory)
+    return index
+
+
+def _tune(index: "faiss.Index", factory: Factory) -> None:
+    """Sets how ``index`` is searched: of an IVF's lists the square root, unless the user says otherwise."""
     clustered = faiss.try_extract_index_ivf(index)
     chosen = {"nprobe": max(1, round(clustered.nlist**0.5))} if clustered is not None else {}
     for name, value in (chosen | factory.searching).items():
@@ -127,7 +133,6 @@ def _empty(factory: Factory, dim: int) -> "faiss.Index":
                 f"the index {factory.string!r} has no {name} to be searched with: FAISS knows nprobe of IVF, efSearch "
                 f"of HNSW and k_factor of Refine, and {CANDIDATES} goes with every index."
             ) from error
-    return index
 
 
 def _complaint(factory: Factory, dim: int, error: Exception) -> UserError:
@@ -167,8 +172,8 @@ class ApproximateIndex(Reranked):
     ) -> None:
         super().__init__(gallery, keys=keys, seed=seed)
         chosen = check_factory(factory, self.dim, len(self))
-        self.candidates = chosen.searching.get(CANDIDATES, self.candidates)
         self.index = _empty(chosen, self.dim)
+        self.tune(chosen)
         try:
             with _threads(threads or (1 if chosen.is_graph else None)):
                 if not self.index.is_trained:
@@ -177,6 +182,11 @@ class ApproximateIndex(Reranked):
                     self.index.add(np.ascontiguousarray(self.gallery[part]))
         except (RuntimeError, MemoryError) as error:
             raise _complaint(chosen, self.dim, error) from error
+
+    def tune(self, factory: Factory) -> None:
+        """Changes how it is searched, as ``factory`` says, without building it again."""
+        self.candidates = factory.searching.get(CANDIDATES, EXTRA)
+        _tune(self.index, factory)
 
     def propose(self, queries: F32, count: int) -> I64:
         """``(R, count)`` gallery positions; −1 where FAISS finds fewer."""

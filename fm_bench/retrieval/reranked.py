@@ -15,6 +15,8 @@ from fm_bench.errors import UserError
 from fm_bench.retrieval.distances import F32, F64, I64, blocks, check_embeddings, exact
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
 
+EXTRA = 16
+"""Images that are ranked by exact distance beyond twice as many as are wanted."""
 _QUERIES = 1 << 10  # queries asked at a time
 
 
@@ -32,7 +34,7 @@ class Reranked:
     """
 
     def __init__(
-        self, gallery: F32, *, keys: NDArray[np.integer[Any]] | None = None, seed: int = 0, candidates: int = 16
+        self, gallery: F32, *, keys: NDArray[np.integer[Any]] | None = None, seed: int = 0, candidates: int = EXTRA
     ) -> None:
         self.gallery = check_embeddings(gallery, "gallery")
         if not len(gallery):
