@@ -144,7 +144,7 @@ def duplicates(gallery: F32, block_rows: int) -> Duplicates:
         1
     )
     checksum = np.empty(len(gallery), np.uint64)
-    for part in blocks(len(gallery), block_rows):
+    for part in blocks(len(gallery), max(1, min(block_rows, _CHUNK // gallery.shape[1]))):
         rows = np.ascontiguousarray(gallery[part]) + np.float32(0)  # −0 and 0 are equal
         checksum[part] = (rows.view(np.uint32).astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
     _, first, group = np.unique(checksum, return_index=True, return_inverse=True)

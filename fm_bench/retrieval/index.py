@@ -31,7 +31,8 @@ except ImportError:  # a machine without FAISS gets the same results from torch
     faiss: Any = None  # type: ignore[no-redef]
 
 _MARGIN = 16  # candidates beyond k: enough that the bound nearly always decides, at no measurable cost
-_QUERIES = 1 << 14  # queries searched at a time
+_QUERIES = 1 << 14  # queries searched at a time, at most
+_ELEMENTS = 1 << 24  # numbers in them, at most: 64 MB
 _GPU_K = 2048  # FAISS finds no more than this on a GPU
 _SCANNED = 8192  # rows of the gallery that are scanned at a time
 _MANY = 64  # queries from which on it pays to round the gallery to bfloat16
@@ -85,6 +86,11 @@ class ExactIndex:
         """``D``."""
         return int(self.gallery.shape[1])
 
+    @property
+    def _at_once(self) -> int:
+        """Queries that are searched at a time; the gallery is scanned for each such part."""
+        return max(1, min(_QUERIES, _ELEMENTS // self.dim))
+
     @cached_property
     def centre(self) -> F32:
         """Roughly the mean vector. Any point is as correct; one amid the data keeps the digits of float32."""
@@ -123,7 +129,7 @@ class ExactIndex:
         queries = self.check_queries(queries)
         exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
         keys = np.arange(len(queries)) if query_keys is None else query_keys
-        some = blocks(len(queries) if len(self) else 0, _QUERIES)
+        some = blocks(len(queries) if len(self) else 0, self._at_once)
         parts = [self._search(queries[p], k, exclude[p], self.ties(keys[p])) for p in some]
         if not parts:
             return Ranking(
@@ -132,8 +138,13 @@ class ExactIndex:
         return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        """How many images come before a given place in each query's ranking; see ``scan.count_before``."""
-        return scan.count_before(self, queries, distances, numbers, ties, exclude, limit)
+        """How many images come before a given place in each query's ranking; see ``Searcher.count_before``."""
+        everywhere = np.zeros(len(self.gallery), np.int64)
+
+        def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
+            return np.asarray(ids != exclude[rows])
+
+        return self.count_by_segment(queries, distances, numbers, ties, counts, limit, everywhere, 1)[:, 0]
 
     def count_by_segment(
         self,
@@ -147,7 +158,15 @@ class ExactIndex:
         segments: int,
     ) -> I64:
         """As ``count_before``, apart for each segment of the gallery; see ``scan.count_by_segment``."""
-        return scan.count_by_segment(self, queries, distances, numbers, ties, counts, limit, segment, segments)
+        count = np.zeros((len(queries), segments), np.int64)
+        for part in blocks(len(queries), self._at_once):
+
+            def these(rows: I64, ids: I64, start: int = part.start) -> NDArray[np.bool_]:
+                return counts(rows + start, ids)
+
+            place = distances[part], numbers[part], ties.part(part)
+            count[part] = scan.count_by_segment(self, queries[part], *place, these, limit, segment, segments)
+        return count
 
     def check_queries(self, queries: NDArray[np.floating[Any]]) -> F32:
         """The queries as float32. Raises UserError if they are not finite or not of the gallery's dimension."""

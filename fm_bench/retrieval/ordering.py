@@ -9,6 +9,7 @@ seeds: all queries would see the same few images.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,12 @@ class TieOrder:
     def __init__(self, gallery_keys: NDArray[np.integer[Any]], query_keys: NDArray[np.integer[Any]], seed: int) -> None:
         self._gallery = _words(gallery_keys)
         self._salts = _mix(_words(query_keys) ^ _mix(np.array([seed % 2**64], np.uint64)))
+
+    def part(self, queries: slice) -> "TieOrder":
+        """The order of some of the queries, which are numbered from 0."""
+        found = copy(self)
+        found._salts = self._salts[queries]
+        return found
 
     def __call__(self, query: NDArray[np.int64], gallery: NDArray[np.int64]) -> U64:
         """Numbers of (query position, gallery position) pairs, which are broadcast against each other.

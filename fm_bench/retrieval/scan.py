@@ -2,8 +2,7 @@
 """Walks over the whole gallery for what a list of nearest neighbours cannot tell.
 
 * ``replace_rows`` ranks, in float64, the queries for which float32 could not prove its list: ties and near-ties.
-* ``count_before`` counts how many images come before a given one, which is that image's rank, however deep it lies;
-  ``count_by_segment`` does so in parts of the gallery.
+* ``count_by_segment`` counts how many images come before a given one, which is that image's rank, however deep it lies.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 _QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 products
 _FIRST, _ROWS = 512, 4096
+_FEW = 16  # queries that are not parted further, however many pairs they make
 _PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
 
 
@@ -112,31 +112,6 @@ class _Nearest:
         self.limit[self.row[last]] = np.minimum(self.limit[self.row[last]], self.distance[last])
 
 
-def count_before(
-    index: "ExactIndex", queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
-) -> I64:
-    """How many images come before the place ``(distance, tie number)`` in each query's ranking.
-
-    Args:
-        index: the gallery.
-        queries: ``(R, D)``.
-        distances: ``(R,)`` exact squared distances.
-        numbers: ``(R,)`` tie numbers.
-        ties: the order of ties of these queries.
-        exclude: ``(R,)`` gallery position that is not counted, or −1.
-        limit: a count that has passed this is not continued: it means "more than ``limit``".
-
-    Returns:
-        ``(R,)`` counts, exact up to ``limit``.
-    """
-    everywhere = np.zeros(len(index.gallery), np.int64)
-
-    def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
-        return np.asarray(ids != exclude[rows])
-
-    return count_by_segment(index, queries, distances, numbers, ties, counts, limit, everywhere, 1)[:, 0]
-
-
 def count_by_segment(
     index: "ExactIndex",
     queries: F32,
@@ -148,7 +123,9 @@ def count_by_segment(
     segment: I64,
     segments: int,
 ) -> I64:
-    """As ``count_before``, apart for each segment of the gallery, and only what ``counts``.
+    """How many images come before the place ``(distance, tie number)`` in each query's ranking.
+
+    They are counted apart for each segment of the gallery, and only those that ``counts``.
 
     Args:
         index: the gallery.
@@ -164,37 +141,70 @@ def count_by_segment(
     Returns:
         ``(R, segments)`` counts, exact for queries whose first count is up to ``limit``.
     """
-    count = np.zeros((len(queries), segments), np.int64)
-    if not len(queries):
-        return count
-
-    everyone = np.arange(len(queries))
-
-    def add(rows: I64, i: I64, j: I64) -> None:
-        cells = np.bincount(i * segments + segment[j], minlength=len(rows) * segments)
-        count[rows] += cells.reshape(len(rows), segments)
-
+    counter = _Counter(index, queries, (distances, numbers), ties, counts, segment, segments)
     for near in _comparisons(index, queries, distances):
-        active, undecided = np.flatnonzero(count[:, 0] <= limit), []
+        active = np.flatnonzero(counter.count[:, 0] <= limit)
         if not len(active):
             break
         for some in blocks(len(active), _QUERIES):
-            rows = active[some]
-            i, j, sure = near(rows)
-            wanted = counts(rows[i], j)
-            i, j, sure = i[wanted], j[wanted], sure[wanted]
-            add(rows, i[sure], j[sure])
-            undecided.append((rows[i[~sure]], j[~sure]))
-        rows, j = (np.concatenate(parts) for parts in zip(*undecided, strict=True))
-        for few in blocks(len(rows), 4 * _PAIRS):
-            closer = _before(index, queries, rows[few], j[few], distances, numbers, ties)
-            add(everyone, rows[few][closer], j[few][closer])
-    return count
+            counter.take(near, active[some])
+        counter.settle()
+    return counter.count
 
 
-Near = Callable[[I64], tuple[I64, I64, NDArray[np.bool_]]]
+class _Counter:
+    """Counts of what is nearer than a place, and the pairs that wait for their exact distances."""
+
+    def __init__(
+        self,
+        index: "ExactIndex",
+        queries: F32,
+        place: tuple[F64, U64],
+        ties: TieOrder,
+        counts: Callable[[I64, I64], NDArray[np.bool_]],
+        segment: I64,
+        segments: int,
+    ) -> None:
+        self.index, self.queries, self.place, self.ties = index, queries, place, ties
+        self.counts, self.segment = counts, segment
+        self.count = np.zeros((len(queries), segments), np.int64)
+        self.undecided: list[tuple[I64, I64]] = []
+        self.waiting = 0
+
+    def take(self, near: "Near", rows: I64) -> None:
+        """Counts what is nearer for sure."""
+        found = near(rows, None if len(rows) <= _FEW else 4 * _PAIRS)
+        if found is None:
+            self.take(near, rows[: len(rows) // 2])
+            self.take(near, rows[len(rows) // 2 :])
+            return
+        row, image, sure = rows[found[0]], found[1], found[2]
+        wanted = self.counts(row, image)
+        row, image, sure = row[wanted], image[wanted], sure[wanted]
+        self._add(row[sure], image[sure])
+        self.undecided.append((row[~sure], image[~sure]))
+        self.waiting += len(row) - int(sure.sum())
+        if self.waiting > 4 * _PAIRS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Decides about the pairs that wait."""
+        if self.waiting:
+            row, image = (np.concatenate(parts) for parts in zip(*self.undecided, strict=True))
+            for few in blocks(len(row), 4 * _PAIRS):
+                closer = _before(self.index, self.queries, row[few], image[few], *self.place, self.ties)
+                self._add(row[few][closer], image[few][closer])
+        self.undecided, self.waiting = [], 0
+
+    def _add(self, row: I64, image: I64) -> None:
+        cells = np.bincount(row * self.count.shape[1] + self.segment[image], minlength=self.count.size)
+        self.count += cells.reshape(self.count.shape)
+
+
+Pairs = tuple[I64, I64, NDArray[np.bool_]]
+Near = Callable[[I64, int | None], Pairs | None]
 """From queries ``(r,)`` the pairs that may be nearer than asked, as positions among the queries and in the gallery, and
-whether they are for sure."""
+whether they are for sure; None if there are more than a limit."""
 
 
 def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[Near]:
@@ -204,11 +214,7 @@ def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[
     """
     centred, norms = index.centred(queries)
     scores = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
-    error = slack(norms, distances, index.dim + 1, 24)
-    with np.errstate(over="ignore"):
-        limits = (scores - error).astype(np.float32), (scores + error).astype(np.float32)
-    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
-    if reduced.supported() and float(norms.max()) <= reduced.HUGE:
+    if reduced.supported() and float(norms.max(initial=0)) <= reduced.HUGE:
         scanned = index.blocks or index.in_blocks(None)
         asked, margin = scanned.queries(centred, norms), slack(norms, distances, index.dim, 53)
         for block in scanned.growing(_FIRST):
@@ -216,33 +222,44 @@ def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[
                 yield partial(_in_bfloat16, asked, block, scores - margin, 2 * margin)
             else:
                 part = slice(block.start, block.start + len(block))
-                yield partial(_in_float32, augmented, _augmented(index.centred_rows(part)), part.start, limits)
+                yield _in_float32(index, centred, norms, distances)(part)
         return
+    compare = _in_float32(index, centred, norms, distances)
     for part in index.parts(min(_ROWS, index.block_rows)):
-        yield partial(_in_float32, augmented, _augmented(index.centred_rows(part)), part.start, limits)
+        yield compare(part)
 
 
 def _in_bfloat16(
-    queries: reduced.Queries, block: reduced.Block, scores: F64, margin: F64, rows: I64
-) -> tuple[I64, I64, NDArray[np.bool_]]:
-    found = reduced.above(queries, rows, block, scores[rows])
-    assert found is not None
-    return found.row, found.image, found.least > margin[rows][found.row]
+    queries: reduced.Queries, block: reduced.Block, scores: F64, margin: F64, rows: I64, limit: int | None
+) -> Pairs | None:
+    found = reduced.above(queries, rows, block, scores[rows], limit)
+    return None if found is None else (found.row, found.image, found.least > margin[rows][found.row])
 
 
-def _augmented(vectors: F32) -> F32:
-    """``(n, D + 1)`` vectors and their squared norms."""
-    return np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
+def _in_float32(index: "ExactIndex", centred: F32, norms: F64, distances: F64) -> Callable[[slice], Near]:
+    """What compares parts of the gallery, slower and with a narrower bound."""
+    error = slack(norms, distances, index.dim + 1, 24)
+    half = (np.square(norms) - distances) / 2
+    with np.errstate(over="ignore"):
+        possibly, surely = (half - error).astype(np.float32), (half + error).astype(np.float32)
+    augmented = np.hstack((centred, np.full((len(centred), 1), -0.5, np.float32)))
 
+    def compare(part: slice) -> Near:
+        vectors = index.centred_rows(part)
+        block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
 
-def _in_float32(
-    augmented: F32, block: F32, start: int, limits: tuple[F32, F32], rows: I64
-) -> tuple[I64, I64, NDArray[np.bool_]]:
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
-        products = augmented[rows] @ block.T
-    place = np.flatnonzero(~(products < limits[0][rows, None]))  # few, unless a request is hopeless anyway
-    i, j = np.divmod(place, len(block))
-    return i, j + start, products.ravel()[place] > limits[1][rows[i]]
+        def near(rows: I64, limit: int | None) -> Pairs | None:
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
+                products = augmented[rows] @ block.T
+            close = ~(products < possibly[rows, None])
+            if limit is not None and np.count_nonzero(close) > limit:
+                return None
+            i, j = np.divmod(np.flatnonzero(close), len(block))
+            return i, j + part.start, products[i, j] > surely[rows[i]]
+
+        return near
+
+    return compare
 
 
 def _before(

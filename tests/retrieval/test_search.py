@@ -13,7 +13,6 @@ from fm_bench.errors import UserError
 from fm_bench.retrieval import ExactIndex, merge, reduced, search, shortlist
 from fm_bench.retrieval import index as index_module
 from fm_bench.retrieval.ordering import TieOrder
-from fm_bench.retrieval.scan import count_before
 
 N, R, D = 400, 40, 16
 
@@ -213,12 +212,14 @@ def test_count_before_is_the_rank(kind, way, monkeypatch):
     rank = (ids == wanted[:, None]).argmax(axis=1)
     ties, rows = index.ties(np.arange(R)), np.arange(R)
     for limit in (N, 10):
-        count = count_before(index, queries, distances[rows, rank], ties(rows, wanted), ties, exclude, limit)
+        count = index.count_before(queries, distances[rows, rank], ties(rows, wanted), ties, exclude, limit)
         np.testing.assert_array_equal(np.minimum(count, limit + 1), np.minimum(rank, limit + 1))
 
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
-    monkeypatch.setattr("fm_bench.retrieval.scan._PAIRS", 3)
+    for name, value in (("_PAIRS", 3), ("_FEW", 2)):
+        monkeypatch.setattr(f"fm_bench.retrieval.scan.{name}", value)
+    monkeypatch.setattr(index_module, "_ELEMENTS", 9 * D)
     for way in ("faiss", "bfloat16"):
         test_count_before_is_the_rank("repeated", way, monkeypatch)
         test_count_before_is_the_rank("constant", way, monkeypatch)
