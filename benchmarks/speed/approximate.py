@@ -50,7 +50,7 @@ FACTORIES = (
     "IVF{lists},PQ{quarter};nprobe=128,candidates=400",
     "IVF{lists},PQ{eighth};nprobe=128,candidates=400",
 )
-"""``{lists}`` becomes about four square roots of the gallery, ``{quarter}`` and ``{eighth}`` shares of the dimension."""
+"""``{lists}`` becomes about four square roots of the gallery, ``{quarter}`` and ``{eighth}`` parts of the dimension."""
 
 
 class Source:

@@ -3,7 +3,7 @@
 
 What is built is said by a factory string of FAISS (https://github.com/facebookresearch/faiss/wiki/The-index-factory),
 and how it is searched may follow after a semicolon: ``HNSW32,Flat``, ``IVF4096,PQ64;nprobe=32``. FAISS's own default
-is to look into one list of an IVF; here it is the square root of their number. ``candidates`` is how many images more
+is to look into one list of an IVF; here it is the square root of their number. For HNSW ``efSearch`` is 128, not 16. ``candidates`` is how many images more
 than twice those that are wanted are ranked by exact distance, which helps where vectors are coded.
 
 FAISS refuses most strings that it cannot build by an exception. Some it does not: numbers of 0, graphs of one neighbour
@@ -30,6 +30,7 @@ _LISTS = re.compile(r"IVF(\d+)")
 _REDUCED = re.compile(r"(?:PCAW?R?|ITQ)(\d+)")
 _CODES = re.compile(r"(?:PQ|RQ|LSQ)\d+(?:x(\d+))?")
 _DEGREES = {"HNSW": (2, 512), "NSG": (8, 100)}
+_EF_SEARCH = 128  # nodes of a graph that are looked at; FAISS's own default of 16 is for far fewer than 50 neighbours
 _LARGEST = 1 << 16  # of any number but the number of lists: dimensions, bits and parts
 _TRAINED_ON = 1 << 16  # vectors, at least; FAISS itself takes no more than 256 for each of 256 centroids
 _PER_LIST = 64  # vectors for each list; below 39 FAISS warns
@@ -121,9 +122,11 @@ def _empty(factory: Factory, dim: int) -> "faiss.Index":
 
 
 def _tune(index: "faiss.Index", factory: Factory) -> None:
-    """Sets how ``index`` is searched: of an IVF's lists the square root, unless the user says otherwise."""
+    """Sets how ``index`` is searched, where the user says nothing more thoroughly than FAISS does."""
     clustered = faiss.try_extract_index_ivf(index)
-    chosen = {"nprobe": max(1, round(clustered.nlist**0.5))} if clustered is not None else {}
+    chosen = {"efSearch": _EF_SEARCH} if "HNSW" in factory.string else {}
+    if clustered is not None:
+        chosen = {"nprobe": max(1, round(clustered.nlist**0.5))}
     for name, value in (chosen | factory.searching).items():
         try:
             if name != CANDIDATES:
