@@ -3,8 +3,9 @@
 
 What is built is said by a factory string of FAISS (https://github.com/facebookresearch/faiss/wiki/The-index-factory),
 and how it is searched may follow after a semicolon: ``HNSW32,Flat``, ``IVF4096,PQ64;nprobe=32``. FAISS's own default
-is to look into one list of an IVF; here it is the square root of their number. For HNSW ``efSearch`` is 128, not 16. ``candidates`` is how many images more
-than twice those that are wanted are ranked by exact distance, which helps where vectors are coded.
+is to look into one list of an IVF; here it is the square root of their number. For HNSW ``efSearch`` is 128, not 16.
+``candidates`` is how many images more than twice those that are wanted are ranked by exact distance, which helps where
+vectors are coded.
 
 FAISS refuses most strings that it cannot build by an exception. Some it does not: numbers of 0, graphs of one neighbour
 and graphs with more neighbours than there are images end the process or never return (faiss-cpu 1.15.1). These are
