@@ -39,10 +39,10 @@ def problem(gallery: int, queries: int, dim: int, noise: float, seed: int = 0) -
     values = [rng.standard_normal((size, dim), dtype=np.float32) for size in SIZES]
 
     def embed(labels: Any) -> Any:
-        vectors = noise * np.sqrt(len(SIZES)) * rng.standard_normal((len(labels), dim), dtype=np.float32)
+        vectors = np.float32(noise * np.sqrt(len(SIZES))) * rng.standard_normal((len(labels), dim), dtype=np.float32)
         for m, table in enumerate(values):
             vectors += table[labels[:, m]]
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     changed = np.stack([rng.integers(0, len(SIZES), queries), np.full(queries, -1)], axis=1)
     targets = labels[rng.integers(0, gallery, queries)]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 products
 _FIRST, _ROWS = 512, 4096
 _FEW = 16  # queries that are not parted further, however many pairs they make
-_PAIRS = 1 << 16  # from so many undecided pairs on, equal gallery rows are looked at once
+_PAIRS = 1 << 16  # from so many undecided pairs on, and so many of one query, equal gallery rows are looked at once
+_EACH = 512
 
 
 def replace_rows(
@@ -266,7 +267,7 @@ def _before(
     index: "ExactIndex", queries: F32, rows: I64, ids: I64, distances: F64, numbers: U64, ties: TieOrder
 ) -> NDArray[np.bool_]:
     """Whether image ``ids[i]`` comes before the place of query ``rows[i]``."""
-    if len(rows) > _PAIRS:
+    if len(rows) > _PAIRS and np.bincount(rows).max() > _EACH:
         group = index.duplicates.group[ids - index.rows.start]
         pair, inverse = np.unique(rows * len(index) + group, return_inverse=True)
         row, group = np.divmod(pair, len(index))

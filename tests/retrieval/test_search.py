@@ -217,7 +217,7 @@ def test_count_before_is_the_rank(kind, way, monkeypatch):
 
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
-    for name, value in (("_PAIRS", 3), ("_FEW", 2)):
+    for name, value in (("_PAIRS", 3), ("_EACH", 2), ("_FEW", 2)):
         monkeypatch.setattr(f"fm_bench.retrieval.scan.{name}", value)
     monkeypatch.setattr(index_module, "_ELEMENTS", 9 * D)
     for way in ("faiss", "bfloat16"):
