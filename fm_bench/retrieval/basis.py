@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fm_bench.retrieval.distances import F32, F64
+from fm_bench.retrieval.distances import F32, F64, true_float32
 
 _LEFT = 0.01  # the most that ρ(q) ρ(g) may be of |q| |g|: with more, too many images have to be looked at exactly
 _SHARE = 4  # there are at most D / 4 directions, so that reduced vectors are small beside the gallery
@@ -31,14 +31,15 @@ class Basis:
     def __init__(self, directions: F64, device: torch.device) -> None:
         rounded = directions.astype(np.float32).astype(np.float64)
         off = np.linalg.norm(rounded.T @ rounded - np.eye(rounded.shape[1]))  # singular values are at most √(1 + off)
-        rounded *= (1 - 2.0**-20) / np.sqrt(1 + off)
+        rounded *= (1 - 2.0**-24 * (8 + 2 * np.sqrt(rounded.shape[1]))) / np.sqrt(1 + off)
         self.directions = torch.from_numpy(rounded.astype(np.float32)).to(device)
 
     def coordinates(self, vectors: Tensor) -> Tensor:
         """``(n, d)`` float32 of ``vectors (n, D)``."""
         found = torch.zeros(len(vectors), self.directions.shape[1], device=vectors.device)
-        for start in range(0, vectors.shape[1], _COLUMNS):
-            found += vectors[:, start : start + _COLUMNS] @ self.directions[start : start + _COLUMNS]
+        with true_float32():
+            for start in range(0, vectors.shape[1], _COLUMNS):
+                found += vectors[:, start : start + _COLUMNS] @ self.directions[start : start + _COLUMNS]
         return found
 
     @property

@@ -4,9 +4,11 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
@@ -39,6 +41,17 @@ def in_threads(work: Callable[[slice], None], length: int, step: int) -> None:
     with ThreadPoolExecutor(threads()) as pool:
         for done in [pool.submit(some) for _ in range(threads())]:
             done.result()
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Lets torch multiply float32 as such: the bounds on errors are not those of the shorter formats that GPUs know."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def blocks(length: int, step: int) -> Iterator[slice]:

@@ -19,9 +19,21 @@ import torch
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
+from fm_bench.processes import world
 from fm_bench.retrieval import reduced, scan
 from fm_bench.retrieval.basis import Basis, find_basis
-from fm_bench.retrieval.distances import F32, F64, I64, Duplicates, blocks, check_embeddings, duplicates, exact, slack
+from fm_bench.retrieval.distances import (
+    F32,
+    F64,
+    I64,
+    Duplicates,
+    blocks,
+    check_embeddings,
+    duplicates,
+    exact,
+    slack,
+    true_float32,
+)
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k, first_k_of_pairs
 from fm_bench.retrieval.shortlist import sampled, shortlist
 
@@ -35,6 +47,7 @@ _QUERIES = 1 << 14  # queries searched at a time, at most
 _ELEMENTS = 1 << 24  # numbers in them, at most: 64 MB
 _GPU_K = 2048  # FAISS finds no more than this on a GPU
 _SCANNED = 8192  # rows of the gallery that are scanned at a time
+_CROWDED = 1024  # queries that are searched at a time where each has many near images
 _MANY = 64  # queries from which on it pays to round the gallery to bfloat16
 
 
@@ -71,7 +84,7 @@ class ExactIndex:
         self.keys = np.arange(len(gallery)) if keys is None else keys
         self.seed = seed
         self.blocks: reduced.Blocks | None = None
-        """What the last search scanned, if in bfloat16."""
+        """What searches in bfloat16 scan, from the first one on."""
 
     def __len__(self) -> int:
         return self.rows.stop - self.rows.start
@@ -138,7 +151,7 @@ class ExactIndex:
         return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        """How many images come before a given place in each query's ranking; see ``Searcher.count_before``."""
+        """How many images come before a given place in each query's ranking; see ``Counter.count_before``."""
         everywhere = np.zeros(len(self.gallery), np.int64)
 
         def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
@@ -212,12 +225,17 @@ class ExactIndex:
         wanted = min(len(self), k + int((exclude >= 0).any()))
         sample = self.gallery[sampled(self.rows, wanted)] - self.centre
         left, pairs, bound = np.arange(len(queries)), [], np.full(len(queries), np.inf)
-        for blocks_ in (self.blocks, self.in_blocks(None)) if self.blocks.basis else (self.blocks,):
-            found = shortlist(blocks_, sample, centred[left], norms[left], wanted)
-            pairs.append((left[found.row], found.image))
-            bound[left] = np.minimum(bound[left], found.bound)
-            left = left[found.given_up]
-            if not len(left):
+        for scanned, at_once in self._ways():
+            given_up, crowded = [], False
+            for some in blocks(len(left), at_once):
+                rows = left[some]
+                found = shortlist(scanned, sample, centred[rows], norms[rows], wanted)
+                pairs.append((rows[found.row], found.image))
+                bound[rows] = np.minimum(bound[rows], found.bound)
+                given_up.append(rows[found.given_up])
+                crowded |= found.crowded
+            left = np.concatenate(given_up)
+            if not len(left) or (scanned.basis is None and not crowded):
                 break
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         others = image != exclude[row]
@@ -228,6 +246,15 @@ class ExactIndex:
             ranking.distances[left, -1] = bound[left]
             ranking = scan.replace_rows(self, ranking, left, queries, exclude, ties)
         return ranking
+
+    def _ways(self) -> Iterator[tuple[reduced.Blocks, int]]:
+        """What is scanned, and for how many queries at a time, one after the other as long as queries are given up."""
+        assert self.blocks is not None
+        every = self.blocks if self.blocks.basis is None else self.in_blocks(None)
+        yield self.blocks, _QUERIES
+        if self.blocks is not every:
+            yield every, _QUERIES
+        yield every, _CROWDED
 
     def in_blocks(self, basis: Basis | None) -> reduced.Blocks:
         """The searched rows for a scan in bfloat16."""
@@ -264,8 +291,8 @@ def _pad(ranking: Ranking, k: int) -> Ranking:
 
 
 def _gpus() -> int:
-    """GPUs that FAISS can use; it searches on all of them at once."""
-    return int(faiss.get_num_gpus()) if faiss is not None else 0
+    """GPUs that FAISS can use; it searches on all of them at once. Each of many processes has one, and uses torch."""
+    return int(faiss.get_num_gpus()) if faiss is not None and world()[1] == 1 else 0
 
 
 def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:
@@ -286,15 +313,13 @@ def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:
 
 def _torch_knn(queries: F32, gallery: F32, k: int, block: int = 1 << 22) -> tuple[F32, I64]:
     """As ``_knn``, with torch alone."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # the error bound is that of true float32
-    try:
-        rows, norms = torch.from_numpy(gallery), torch.from_numpy(np.einsum("nd,nd->n", gallery, gallery))
+    device = reduced.device()
+    with true_float32():  # the error bound is that of true float32
+        rows = torch.from_numpy(gallery).to(device)
+        norms = torch.from_numpy(np.einsum("nd,nd->n", gallery, gallery)).to(device)
         parts = []
         for part in blocks(len(queries), max(1, block // len(gallery))):
-            query = torch.from_numpy(queries[part])
+            query = torch.from_numpy(queries[part]).to(device)
             squared = query.square().sum(1, keepdim=True) + norms - 2 * query @ rows.T
             parts.append(torch.topk(squared, k, dim=1, largest=False, sorted=False))
-        return torch.cat([p.values for p in parts]).numpy(), torch.cat([p.indices for p in parts]).numpy()
-    finally:
-        torch.set_float32_matmul_precision(precision)
+        return torch.cat([p.values for p in parts]).cpu().numpy(), torch.cat([p.indices for p in parts]).cpu().numpy()

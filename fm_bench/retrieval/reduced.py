@@ -81,8 +81,9 @@ class Queries:
         # Products of bfloat16 are exact in float32; their sum is rounded at each term, in any order, as are lengths.
         summed = np.square(length + block.length) + 1.02 * np.abs(scores)
         tiny = self.terms * 1.2e-38 * (1 + length + block.length)  # what is smaller counts as zero
+        rounding = self.terms * 2.0**-24
         # The threshold is lowered by the error, which makes it larger once more.
-        return np.asarray(1.01 * (cut + self.terms * 2.0**-24 * summed + tiny))
+        return np.asarray((cut + rounding * summed + tiny) / (1 - 1.1 * rounding))
 
 
 class Rounded(NamedTuple):

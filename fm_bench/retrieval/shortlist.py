@@ -17,6 +17,7 @@ _FIRST = 2048  # images of the first block
 _SMALLEST = 256  # a block that holds too many near images is cut in two, down to this
 _QUERIES = 1024
 _FRESH = 1 << 19  # pairs that wait to be sorted out; more only where there are more that stay
+_ROOM = 1 << 21  # pairs that are kept at most, unless every query needs more: 50 MB
 _KEPT = 512  # images per query beyond 8 k that are kept at most: with more, ties or near-ties, float64 is faster
 
 
@@ -27,6 +28,7 @@ class Shortlist(NamedTuple):
     image: I64  # (p,) position in the gallery
     bound: F64  # (R,) the k-th distance is at most this
     given_up: I64  # queries with too many near images, which are not in the list
+    crowded: bool  # whether fewer queries at a time would have had more room, so that fewer were given up
 
 
 def shortlist(gallery: reduced.Blocks, sample: F32, centred: F32, norms: F64, k: int) -> Shortlist:
@@ -62,6 +64,7 @@ class _Scan:
         self.kept = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))  # query, image, least distance
         self.fresh: list[tuple[I64, I64, F64]] = []
         self.pairs = 0  # in `fresh`
+        self.crowded = False
 
     def begin(self, sample: reduced.Block) -> None:
         """The first bound. The images of the sample are looked at again later."""
@@ -118,7 +121,9 @@ class _Scan:
         row, image, least = (np.concatenate(parts) for parts in zip(self.kept, *self.fresh, strict=True))
         near = least <= self.bound[row]
         row, image, least = row[near], image[near], least[near]
-        many = np.bincount(row, minlength=len(self.norms)) > 8 * self.k + _KEPT
+        crowded = len(row) > _ROOM
+        self.crowded |= crowded
+        many = np.bincount(row, minlength=len(self.norms)) > (4 * self.k + 64 if crowded else 8 * self.k + _KEPT)
         if many.any():
             self.given_up |= many
             keep = ~many[row]
@@ -128,7 +133,9 @@ class _Scan:
     def result(self) -> Shortlist:
         self._sort_out()
         order = np.argsort(self.kept[0], kind="stable")
-        return Shortlist(self.kept[0][order], self.kept[1][order], self.bound, np.flatnonzero(self.given_up))
+        return Shortlist(
+            self.kept[0][order], self.kept[1][order], self.bound, np.flatnonzero(self.given_up), self.crowded
+        )
 
     def _distance(self, norms: F64, score: F64, sign: int) -> F64:
         """Squared distances of scores: what they are at most for ``sign`` 1, and at least for −1."""

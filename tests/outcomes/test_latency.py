@@ -175,7 +175,7 @@ def test_a_ready_index_is_made_once():
     index = ReadyIndex(gallery)
     assert abs(index.gallery.mean()) < 0.2  # centred, in place
     assert index.gallery is gallery
-    assert index._centred_rows(slice(0, 500)).base is gallery  # and not copied for a query
+    assert index.centred_rows(slice(0, 500)).base is gallery  # and not copied for a query
     np.testing.assert_array_equal(
         np.concatenate([index.search(query[None], 5).ids for query in queries])[:, :1], expected[:, :1]
     )

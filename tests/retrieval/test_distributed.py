@@ -9,11 +9,11 @@ from torch import distributed
 from fm_bench.errors import UserError
 from fm_bench.evaluation import Protocol, evaluate
 from fm_bench.processes import world
-from fm_bench.retrieval import ExactIndex
+from fm_bench.retrieval import ExactIndex, reduced
 from fm_bench.retrieval.distributed import DistributedIndex
 
 PROTOCOL = Protocol("x", 1, k=(1, 5), success=(5,), ndcg=(5,), mrr=(30,), sweep=(0.2, 0.5, 1))
-N, R, A = 62, 25, 3  # cut into 31 + 31 and 20 + 21 + 21 images
+N, R, A = 62, 100, 3  # cut into 31 + 31 and 20 + 21 + 21 images
 
 
 def vectors(kind, images):
@@ -24,6 +24,10 @@ def vectors(kind, images):
         gallery, queries = np.round(gallery), np.round(queries)
     elif kind == "constant":
         gallery, queries = np.ones_like(gallery), np.ones_like(queries)
+    elif kind == "flat":  # searched in few directions
+        thin = np.random.default_rng(2).standard_normal((4, 32)) * 10
+        gallery = gallery @ thin + 0.1 * rng.standard_normal((images, 32))
+        queries = queries @ thin + 0.1 * rng.standard_normal((R, 32))
     return gallery.astype(np.float32), queries.astype(np.float32)
 
 
@@ -37,7 +41,7 @@ def report(searcher, kind, images):
     found = evaluate(
         gallery,
         queries,
-        protocol=PROTOCOL if images == N else Protocol("few", 1, k=(1,), ndcg=(1,), mrr=(30,)),
+        protocol=PROTOCOL if images >= N else Protocol("few", 1, k=(1,), ndcg=(1,), mrr=(30,)),
         targets=targets,
         gallery_labels=labels,
         exclude=own,
@@ -57,12 +61,16 @@ def spoiled():
     return gallery
 
 
-CASES = [("plain", N), ("rounded", N), ("constant", N), ("plain", 2)]  # the last: more processes than images
+CASES = [("plain", N), ("rounded", N), ("constant", N), ("flat", 7000), ("plain", 2)]  # 2: fewer than processes
 
 
 def work(rank, folder):
-    """Evaluates as one of three processes, then as one of two, then alone; NaN lies in the last process's share."""
+    """Evaluates as one of three processes, then as one of two, then alone; NaN lies in the last process's share.
+
+    They scan in bfloat16, whether or not that is fast here, and the test in the way of this machine.
+    """
     said = {}
+    reduced.supported = lambda: True
     for size in (3, 2, 1):
         if size < 3:
             distributed.destroy_process_group()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The bound on what bfloat16 can be off by holds, and is not needlessly wide."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,21 @@ def test_sorted_galleries_do_not_fill_the_list():
     distances = np.square(gallery.astype(np.float64)).sum(1)
     for query in range(3):
         assert set(np.argsort(distances)[:10]) <= set(found.image[found.row == query])
+
+
+def test_many_near_images_take_bounded_memory(monkeypatch):
+    """Tight clusters, of which each query sees one: hundreds of images that bfloat16 cannot tell apart."""
+    monkeypatch.setattr(reduced, "supported", lambda: True)
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((10, 64))
+    gallery = (np.repeat(centres, 800, axis=0) + 0.003 * rng.standard_normal((8000, 64))).astype(np.float32)
+    asked = (centres[rng.integers(0, 10, 3000)] + 0.003 * rng.standard_normal((3000, 64))).astype(np.float32)
+    few = ExactIndex(gallery).search(asked[:40], 50)  # with FAISS
+    index = ExactIndex(gallery)
+    index.search(asked[:64], 50)
+    tracemalloc.start()
+    found = index.search(asked, 50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 250e6
+    np.testing.assert_array_equal(found.ids[:40], few.ids)

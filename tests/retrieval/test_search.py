@@ -67,7 +67,7 @@ def choose(way, monkeypatch):
     elif index_module.faiss is None and way == "faiss":
         pytest.skip("faiss is not installed")
     if way == "bfloat16 in small blocks":
-        small = {"_SAMPLE": 8, "_FIRST": 16, "_SMALLEST": 4, "_QUERIES": 7, "_KEPT": 20, "_FRESH": 50}
+        small = {"_SAMPLE": 8, "_FIRST": 16, "_SMALLEST": 4, "_QUERIES": 7, "_KEPT": 20, "_FRESH": 50, "_ROOM": 900}
         for name, value in small.items():
             monkeypatch.setattr(shortlist, name, value)
 
