@@ -64,7 +64,7 @@ class Answers(NamedTuple):
     run: FinishedRun
     requests: Requests
     found: NDArray[np.int64]
-    """``(n, TOP)`` rows of the catalogue, best first."""
+    """``(n, TOP)`` rows of the catalogue, best first; -1 where an approximate index found fewer."""
     hits: NDArray[np.bool_]
     """``(n, TOP)`` which of them are what was asked for."""
 
@@ -87,6 +87,9 @@ class Answers(NamedTuple):
         """Draws the first images found for request ``i``, as many as there are axes, hits in a green frame."""
         catalog, source = self.run.dataset.catalog, self.run.dataset.source
         for axis, image, hit in zip(axes, self.found[i], self.hits[i].tolist(), strict=False):
+            if image < 0:
+                axis.set_axis_off()
+                continue
             show(axis, source.read(str(catalog.image[image]), size), hit)
 
 
@@ -114,7 +117,7 @@ def load_answers(folder: Path, protocol: str, rows: int, seed: int) -> Answers:
         labels = gallery_labels(run.dataset, found.ravel(), asked).reshape(*found.shape, -1)
         target = requests.target[:, None]
         hits = ((labels == target) | (target < 0)).all(axis=2)
-    return Answers(run, requests, found, hits)
+    return Answers(run, requests, found, hits & (found >= 0))
 
 
 @contextmanager

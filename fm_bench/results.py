@@ -139,12 +139,13 @@ def save_requests(
     """Writes what was asked and what was found.
 
     ``requests/PROTOCOL.npz`` holds the requests, ``found.npz`` arrays ``PROTOCOL (R, TOP)`` of catalogue rows, best
-    first.
+    first, and −1 where an approximate index found fewer.
     """
     found: dict[str, NDArray[Any]] = {}
     for name, question in asked.items():
         question.requests.save(folder / "requests" / f"{name}.npz")
-        found[name] = datamodule.gallery_rows[reports[name].ranking.ids[:, :TOP]]
+        ids = reports[name].ranking.ids[:, :TOP]
+        found[name] = np.where(ids >= 0, datamodule.gallery_rows[ids], -1)
     _save_arrays(folder / FOUND, found)
 
 

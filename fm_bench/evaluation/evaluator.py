@@ -21,7 +21,7 @@ from fm_bench.retrieval.distances import F32, F64, I64, check_embeddings, exact
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.search import check_exclusions, check_k
-from fm_bench.retrieval.searcher import Opener, Searcher
+from fm_bench.retrieval.searcher import Counter, Opener, Searcher
 
 __all__ = ["Estimate", "Report", "View", "evaluate"]
 
@@ -245,8 +245,10 @@ def _search(
         rank[rows] = metrics.first_hit(found[rows])
         late = rows[(rank[rows] == 0) & (hits.relevant[rows] > 0)]
         if (limit := max(protocol.mrr, default=0)) > depth and len(late):
-            rank[late] = _late_rank(index, asked, late, hits, limit)
+            rank[late] = _late_rank(index, asked, late, hits, depth, limit)
         if nested is not None and swept is not None:
+            if not isinstance(index, Counter):
+                raise UserError("galleries of many sizes are counted by exact search alone: leave --index out.")
             swept[rows] = nested.found(index, queries, rows, ties)
         del gallery, index, ties  # a view may be as large as memory allows
     if (seen == 0).any():
@@ -268,8 +270,19 @@ def _check_view(positions: NDArray[np.integer[Any]], gallery: NDArray[Any], seen
         raise ValueError(f"two views hold request {int(np.argmax(seen))}")
 
 
-def _late_rank(index: Searcher, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
-    """``(r,)`` rank of the first hit of requests that have one beyond the images that were ranked; 0 past ``limit``.
+def _late_rank(index: Searcher, asked: _Asked, rows: I64, hits: Hits, depth: int, limit: int) -> I64:
+    """``(r,)`` rank of the first hit of requests that have none among the ``depth`` ranked images; 0 past ``limit``."""
+    if isinstance(index, Counter):
+        return _counted_rank(index, asked, rows, hits, limit)
+    found = index.search(asked.queries[rows], limit, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
+    rank = metrics.first_hit(hits.are(rows, found.ids))
+    # A deeper search of an approximate index finds more, also near images. Those were not found to the depth that
+    # accuracy is of, and so must not count there.
+    return np.where(rank > 0, np.maximum(rank, depth + 1), 0)
+
+
+def _counted_rank(index: Counter, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
+    """``_late_rank`` of an exact search.
 
     Instead of ranking ``limit`` images for everyone, the nearest hit of these requests is looked up, and the images
     that come before it are counted.

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fm_bench.evaluation.latency import WARM_UP, timed
 from fm_bench.processes import agreed, is_rank_zero
 from fm_bench.recipe import EXACT
-from fm_bench.retrieval.distances import F32, F64, I64
+from fm_bench.retrieval.distances import F32, I64
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.openers import AtRankZero, opener
-from fm_bench.retrieval.ordering import U64, Ranking, TieOrder
+from fm_bench.retrieval.ordering import Ranking, TieOrder
 from fm_bench.retrieval.reranked import Reranked
 from fm_bench.retrieval.searcher import Opener, Searcher
 
@@ -133,22 +133,6 @@ class _Watched:
                     keys = np.arange(len(queries)) if query_keys is None else query_keys
                     self._by.measure(own, self._seconds, found, (queries.astype(np.float32), k, excluded, keys))
         return found
-
-    def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        return self._index.count_before(queries, distances, numbers, ties, exclude, limit)
-
-    def count_by_segment(
-        self,
-        queries: F32,
-        distances: F64,
-        numbers: U64,
-        ties: TieOrder,
-        counts: Callable[[I64, I64], NDArray[np.bool_]],
-        limit: int,
-        segment: I64,
-        segments: int,
-    ) -> I64:
-        return self._index.count_by_segment(queries, distances, numbers, ties, counts, limit, segment, segments)
 
 
 class Searching:

@@ -20,7 +20,7 @@ from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.significance import Estimate, resampled_means
 from fm_bench.retrieval.distances import F32, F64, I64, exact
 from fm_bench.retrieval.ordering import TieOrder
-from fm_bench.retrieval.searcher import Searcher
+from fm_bench.retrieval.searcher import Counter
 
 K = 20
 """The cut-off of the papers' sweeps."""
@@ -101,7 +101,7 @@ class Nested:
         """``(R, S)`` probability that the kept hit is among the first 20 of a random order."""
         return np.where(self.kept[:, None] >= 0, np.minimum(1.0, K / (self.distractors + 1)), 0.0)
 
-    def found(self, index: Searcher, queries: F32, rows: I64, ties: TieOrder) -> F64:
+    def found(self, index: Counter, queries: F32, rows: I64, ties: TieOrder) -> F64:
         """Whether the kept hit is among the first 20 in each size.
 
         Args:

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from fm_bench import recipe
 from fm_bench.evaluation.sweep import swept
 from fm_bench.files import digest
 from fm_bench.leaderboard.folds import extent, fold_of, t_interval
@@ -22,6 +23,7 @@ from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.shown import headline, order, rank
 from fm_bench.recipe import EXACT
 
+RETRIEVAL = "retrieval"
 FLOOR = frozenset({"random", "identity"})
 CEILING = frozenset({"oracle"})
 NOT_THE_METHOD = frozenset({"seed", "reader.root", "loader.num_workers"})  # settings that do not make another row
@@ -306,8 +308,14 @@ def key_of(record: Record, protocol: str) -> Key:
         record.protocols[protocol],
         record.request_digests[protocol],
         record.gallery,
-        record.index if protocol in record.search.get("protocols", {}) else EXACT,  # others search no gallery with it
+        record.index if record.index == EXACT or _searches(protocol) else EXACT,
     )
+
+
+def _searches(protocol: str) -> bool:
+    """Whether ``protocol`` searches the gallery by the index of the run; what is not known here is taken to."""
+    known = protocol in recipe.names("protocols")
+    return not known or recipe.load("protocols", protocol).get("kind", RETRIEVAL) == RETRIEVAL
 
 
 def hardware(record: Record) -> str:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fm_bench.recipe import EXACT
+
 SCHEMA = 1
 LATER: Mapping[str, Any] = {"search": {}}
 """Keys that are newer than the first records, with what a record without them means."""
@@ -155,6 +157,8 @@ def _search(value: Any) -> str | None:
     for name in ("embeddings_mb", "peak_memory_mb"):
         if name in value and (wrong := _not_negative(value[name])) is not None:
             return f".{name}{wrong}"
+    if value["index"] != EXACT and "protocols" not in value:
+        return f".protocols is missing, which tells what the index {value['index']!r} costs and misses"
     wrong = _each(_each(_not_negative))(value.get("protocols", {}))
     return None if wrong is None else f".protocols{wrong}"
 

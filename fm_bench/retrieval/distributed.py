@@ -18,7 +18,7 @@ from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, merge
 
 
 class DistributedIndex:
-    """A ``Searcher`` that all processes of a run open and ask together, with the same arguments.
+    """A ``Counter`` that all processes of a run open and ask together, with the same arguments.
 
     Args:
         gallery: ``(N, D)`` float32, in memory or memory-mapped, the same on every process. Each looks at its own
@@ -62,7 +62,7 @@ class DistributedIndex:
         return merge(shards, keys=self.keys, query_keys=query_keys, seed=self.seed)
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        """How many images come before a given place in each query's ranking; see ``Searcher``."""
+        """How many images come before a given place in each query's ranking; see ``Counter``."""
         with agreed("counting nearer images"):
             own = self._own.count_before(queries, distances, numbers, ties, exclude, limit)
         return total(own)  # where it is up to the limit each share was, and so was counted to its end
@@ -78,7 +78,7 @@ class DistributedIndex:
         segment: I64,
         segments: int,
     ) -> I64:
-        """As ``count_before``, apart for each segment of the gallery; see ``Searcher``."""
+        """As ``count_before``, apart for each segment of the gallery; see ``Counter``."""
         with agreed("counting nearer images"):
             own = self._own.count_by_segment(queries, distances, numbers, ties, counts, limit, segment, segments)
         return total(own)

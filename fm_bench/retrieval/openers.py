@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from fm_bench.errors import UserError
 from fm_bench.processes import agreed, gather, is_rank_zero, world
 from fm_bench.recipe import EXACT, MILVUS
-from fm_bench.retrieval.distances import F32, F64, I64
+from fm_bench.retrieval.distances import F32
 from fm_bench.retrieval.distributed import DistributedIndex
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.milvus import MilvusIndex, check_place
-from fm_bench.retrieval.ordering import U64, Ranking, TieOrder
+from fm_bench.retrieval.ordering import Ranking, TieOrder
 from fm_bench.retrieval.reranked import Reranked
 from fm_bench.retrieval.searcher import Opener
 
@@ -105,17 +105,6 @@ class AtRankZero:
         with agreed("searching the gallery"):
             found = None if self.own is None else self.own.search(queries, k, exclude=exclude, query_keys=query_keys)
         return _told(found)
-
-    def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        """How many images that the index finds come before a place; see ``Reranked.count_before``."""
-        with agreed("counting nearer images"):
-            own = self.own
-            count = None if own is None else own.count_before(queries, distances, numbers, ties, exclude, limit)
-        return _told(count)
-
-    def count_by_segment(self, *_: Any, **__: Any) -> I64:
-        """Refuses; see ``Reranked.count_by_segment``."""
-        raise UserError("galleries of many sizes are counted by exact search alone: leave --index out.")
 
 
 def _told(found: T | None) -> T:

@@ -5,15 +5,14 @@ So what is found is in the same order, ties included, as an exact search gives, 
 proposed is not found.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.retrieval.distances import F32, F64, I64, blocks, check_embeddings, exact
-from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k
+from fm_bench.retrieval.distances import F32, I64, blocks, check_embeddings, exact
+from fm_bench.retrieval.ordering import Ranking, TieOrder, first_k
 
 EXTRA = 16
 """Images that are ranked by exact distance beyond twice as many as are wanted."""
@@ -78,32 +77,6 @@ class Reranked:
         return self._ranked(
             queries, k, exclude, self.ties(np.arange(len(queries)) if query_keys is None else query_keys)
         )
-
-    def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
-        """How many images that a search to depth ``limit`` finds come before a place; see ``Searcher.count_before``.
-
-        The place is that of an image. Where the search does not find the image itself, it has no place in what this
-        index gives, and the count is ``limit + 1``, which means beyond the limit.
-        """
-        found = self._ranked(queries, min(limit, len(self)), exclude, ties)
-        rows = np.broadcast_to(np.arange(len(queries))[:, None], found.ids.shape)
-        number = ties(rows, np.maximum(found.ids, 0))
-        there = (found.distances == distances[:, None]) & (number == numbers[:, None]) & (found.ids >= 0)
-        return np.where(there.any(axis=1), there.argmax(axis=1), limit + 1)
-
-    def count_by_segment(
-        self,
-        queries: F32,
-        distances: F64,
-        numbers: U64,
-        ties: TieOrder,
-        counts: Callable[[I64, I64], NDArray[np.bool_]],
-        limit: int,
-        segment: I64,
-        segments: int,
-    ) -> I64:
-        """Refuses. Raises UserError: galleries of many sizes are searched exactly."""
-        raise UserError("galleries of many sizes are counted by exact search alone: leave --index out.")
 
     def _checked(self, queries: NDArray[np.floating[Any]]) -> F32:
         queries = np.ascontiguousarray(check_embeddings(queries, "query"))

@@ -2,7 +2,7 @@
 """What answers the evaluator's questions about one gallery, whether exact or not, on one process or many."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ class Opener(Protocol):
 
 
 class Searcher(Protocol):
-    """A gallery that can be searched. On many processes all of them ask the same, and get the same."""
+    """A gallery that can be searched, if not without missing images.
+
+    On many processes all of them ask the same, and get the same.
+    """
 
     gallery: F32
     """``(N, D)``, in memory or memory-mapped."""
@@ -46,6 +49,11 @@ class Searcher(Protocol):
             query_keys: ``(R,)`` integers that name the queries in the order of ties. Default: positions.
         """
         ...
+
+
+@runtime_checkable
+class Counter(Searcher, Protocol):
+    """A ``Searcher`` that misses nothing, so that the images before a place can be counted without ranking them."""
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
         """How many images come before the place ``(distance, tie number)`` in each query's ranking.

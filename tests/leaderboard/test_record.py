@@ -68,6 +68,7 @@ def _set(value, path, new):
         (["code"], {"version": "1"}, "code.digest is missing"),
         (["search"], {"recall@50": 0.9}, "search.index is missing"),
         (["search"], {"index": ""}, "search.index is ''"),
+        (["search"], {"index": "HNSW32,Flat"}, "search.protocols is missing"),
         (["search"], {"index": "Flat", "protocols": {"search": {"recall@50": "high"}}}, "recall@50 is a text"),
         (["notes"], "a note", "notes is a text instead of a list"),
         (["notes"], [1], "notes[0] is a whole number"),

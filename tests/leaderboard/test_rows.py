@@ -4,7 +4,7 @@ import random
 import pytest
 from records import SKILL, everything, make, metrics_of
 
-from fm_bench.leaderboard.rows import hardware, tables
+from fm_bench.leaderboard.rows import hardware, key_of, tables
 
 
 def test_best_row_first_and_roles_marked():
@@ -35,6 +35,18 @@ def test_what_was_not_asked_the_same_never_shares_a_table(changes):
     assert [len(table.rows) for table in split] == [1, 1]
     together = tables([make("amnet", **base), make("attribute-based", **base)])
     assert [len(table.rows) for table in together] == [2]
+
+
+@pytest.mark.parametrize("protocol", ["search", "instance", "nobody-knows"])
+def test_a_protocol_that_searches_is_never_taken_for_exact(protocol):
+    record = make(protocols={protocol: "cc"}, search={"index": "HNSW32,Flat", "protocols": {}})
+    assert key_of(record, protocol).search == "HNSW32,Flat"
+
+
+@pytest.mark.parametrize("protocol", ["classification", "generation", "latency"])
+def test_protocols_that_do_not_search_by_the_index_share_their_table(protocol):
+    record = make(protocols={protocol: "cc"}, search={"index": "HNSW32,Flat", "protocols": {"search": {}}})
+    assert key_of(record, protocol).search == "exact"
 
 
 def test_seeds_are_pooled_into_one_row_with_their_spread():

@@ -73,23 +73,6 @@ def test_what_is_not_found_is_padded_at_the_end(gallery, queries):
     assert (deeper.ids[:, :4] >= 0).all()
 
 
-def test_counts_follow_what_the_index_finds(gallery, queries):
-    index, exact = ApproximateIndex(gallery, factory=EVERYTHING), ExactIndex(gallery)
-    ties = exact.ties(np.arange(R))
-    wanted = np.arange(200, 200 + R)
-    distances = np.square(queries.astype(float) - gallery[wanted]).sum(axis=1)
-    numbers = ties(np.arange(R), wanted)
-    asked = (queries, distances, numbers, ties, OWN)
-    true = exact.count_before(*asked, N)
-    assert np.array_equal(index.count_before(*asked, N), true)
-    limit = int(np.median(true))
-    assert np.array_equal(index.count_before(*asked, limit) < limit, true < limit)
-    narrow = ApproximateIndex(gallery, factory="IVF300,Flat;nprobe=1").count_before(*asked, N)
-    assert (narrow == N + 1).any()  # the image is not in the list that was searched
-    with pytest.raises(UserError, match="exact search alone"):
-        index.count_by_segment(*asked[:4], lambda rows, ids: ids >= 0, N, np.zeros(N, np.int64), 1)
-
-
 def problem(gallery, queries):
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 3, (N, 2)).astype(np.int16)
@@ -126,6 +109,38 @@ def test_places_that_hold_no_image_are_misses(hit, gallery, queries):
     assert (report.ranking.ids < 0).any()
     hits = (report.ranking.ids == N - 1).any(axis=1)
     assert report.per_request["accuracy@10"].tolist() == hits.astype(float).tolist()
+
+
+@pytest.mark.parametrize("factory", ["PQ2x4;candidates=1", "IVF100,Flat;nprobe=2"])
+def test_a_deeper_search_for_mrr_changes_no_accuracy(factory, gallery, queries):
+    limit, given = 200, problem(gallery, queries)
+    labels = np.where(np.arange(N)[:, None] % 37, 0, [[1, 1]]).astype(np.int16)
+    given |= {"gallery_labels": labels, "targets": np.ones((R, 2), np.int16), "gallery_keys": KEYS, "query_keys": OWN}
+    plain, deep = (
+        evaluate(**given, protocol=Protocol("test", 0, k=(1, 5, 10), ndcg=(10,), mrr=mrr), searcher=opener(factory))
+        for mrr in ((), (limit,))
+    )
+    index = ApproximateIndex(gallery, keys=KEYS, factory=factory)
+    far = index.search(queries, limit, exclude=OWN, query_keys=OWN).ids
+    first = np.where(far >= 0, labels[far, 0], 0)
+    found = np.where(deep.ranking.ids >= 0, labels[deep.ranking.ids, 0], 0)
+    late = ~found.any(axis=1)
+    if "PQ" in factory:  # some are found near by the deeper search alone
+        assert (late & first[:, :10].any(axis=1)).any()
+    assert (late & first.any(axis=1)).any()
+    for name, values in plain.per_request.items():
+        assert np.array_equal(values, deep.per_request[name]), name
+    for k in (1, 5, 10):
+        assert np.array_equal(deep.per_request[f"accuracy@{k}"], found[:, :k].any(axis=1))
+    rank = np.where(late, np.maximum(first.argmax(axis=1), 10), found.argmax(axis=1)) + 1
+    there = np.where(late, first.any(axis=1), True)
+    assert np.allclose(deep.per_request[f"mrr@{limit}"], there / rank)
+
+
+def test_a_sweep_needs_exact_search(gallery, queries):
+    protocol = Protocol("test", 0, k=(20,), ndcg=(), mrr=(), sweep=(0.5, 1))
+    with pytest.raises(UserError, match="exact search alone"):
+        evaluate(**problem(gallery, queries), protocol=protocol, searcher=opener("Flat"), infeasible="miss")
 
 
 def test_recall_counts_what_is_no_farther_than_the_last():
