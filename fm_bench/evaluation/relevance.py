@@ -10,6 +10,7 @@ blocks that fit the cache, and only the best matches of each target leave a bloc
 exists.
 """
 
+import threading
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -76,11 +77,12 @@ class Matches:
         attributes = codes.target.shape[1]
         # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
         self._count = np.zeros((len(first), attributes + 1), np.int64)
-        self._room = _KEPT
+        self._room, self._lock = _KEPT, threading.Lock()
+        self._full = False  # once pairs were left out, those that are kept are never all of them
         hits: dict[int, list[tuple[I64, I64]]] = {}
         in_threads(lambda part: hits.__setitem__(part.start, self._compare(part)), len(first), _TARGETS)
         found = [pair for start in sorted(hits) for pair in hits[start]]  # whichever thread was first
-        self._hits = _grouped(found, len(first)) if self._room >= 0 else None
+        self._hits = _grouped(found, len(first)) if not self._full else None
         self._at_least = self._count[:, ::-1].cumsum(axis=1)[:, ::-1]
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
@@ -98,10 +100,12 @@ class Matches:
             count += (
                 np.bincount(row * count.shape[1] + level, weights, count.size).reshape(count.shape).astype(np.int64)
             )
-            if self._room >= 0:
+            if not self._full:
                 hit = level == needed[row]
                 hits.append((part.start + row[hit], start + column[hit]))
-                self._room -= int(hit.sum())  # if threads forget some, a few more are kept
+                with self._lock:
+                    self._room -= int(hit.sum())
+                    self._full = self._full or self._room < 0
             enough = count[:, ::-1].cumsum(axis=1)[:, ::-1] >= self.depth
             floor = np.minimum(np.maximum(enough.sum(axis=1) - 1, 0), needed)
             start, step = start + step, min(2 * step, _IMAGES)

@@ -130,6 +130,26 @@ def test_matches_count_the_whole_gallery(missing, values, kept, monkeypatch):
     assert sorted(zip(pair.tolist(), image.tolist(), strict=True)) == sorted(map(tuple, expected.tolist()))
 
 
+def test_pairs_that_were_left_out_once_are_never_taken_for_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, targets = rng.integers(0, 9, (20_000, 6)), rng.integers(0, 3, (4, 6))
+    codes = Codes.of(targets, labels, "query_labelled")
+    codes.gallery[-30:] = codes.target[0]  # hits in the last block too
+    expected = Matches(codes, 5).pairs(np.arange(4))
+    compare = Matches._compare
+
+    def late(self, part):
+        hits = compare(self, part)
+        self._room = 5  # as a thread does that read the room before it was overdrawn
+        return hits
+
+    monkeypatch.setattr(relevance, "_KEPT", 0)
+    monkeypatch.setattr(relevance, "_IMAGES", 64)
+    monkeypatch.setattr(Matches, "_compare", late)
+    for found, pairs in zip(Matches(codes, 5).pairs(np.arange(4)), expected, strict=True):
+        np.testing.assert_array_equal(found, pairs)
+
+
 def test_row_codes_survive_more_vectors_than_integers():
     rows = np.random.default_rng(0).integers(0, 60_000, (50, 12))
     rows[25:] = rows[:25]
