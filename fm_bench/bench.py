@@ -33,7 +33,7 @@ from fm_bench.memory import Peak, peak_memory
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
 from fm_bench.outcomes import prepare as prepare_judges
-from fm_bench.processes import agreed, is_rank_zero, together
+from fm_bench.processes import agreed, gather, is_rank_zero, together
 from fm_bench.questions import (
     Question,
     ask_all,
@@ -151,9 +151,8 @@ class Bench:
             data_digest = digest_of(dataset)
             fingerprint = run_fingerprint(self.config, data_digest)
             folder = self.out or default_out(self.config, fingerprint, self.runs)
-            if (folder / record_file.FILE).exists():
-                recorded = _recorded(folder / record_file.FILE, fingerprint, self.say)
-                return recorded if is_rank_zero() else None
+            if gather((folder / record_file.FILE).exists())[0]:  # others may see the first one's files later
+                return _recorded(folder / record_file.FILE, fingerprint, self.say) if is_rank_zero() else None
             if is_rank_zero():
                 _claim(folder, fingerprint, self.config)
             self._introduce(dataset)

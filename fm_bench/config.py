@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from fm_bench import recipe
@@ -25,6 +24,7 @@ from fm_bench.catalog import Dataset
 from fm_bench.data.crops import cropped
 from fm_bench.data.folds import FOLDS, folded, whole_digest
 from fm_bench.data.readers import READERS
+from fm_bench.environment import computes_in_bfloat16
 from fm_bench.errors import UserError, unknown
 from fm_bench.leaderboard import record as record_file
 from fm_bench.methods import METHODS
@@ -229,8 +229,7 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
 
 def fast_precision() -> str:
     """``bf16-mixed`` where the hardware computes in bfloat16, which nearly doubles training speed, else ``32-true``."""
-    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if (torch.cuda.is_available() and torch.cuda.is_bf16_supported()) or cpu else "32-true"
+    return "bf16-mixed" if computes_in_bfloat16() else "32-true"
 
 
 def _parse(parser: ArgumentParser, options: Sequence[str]) -> Namespace:

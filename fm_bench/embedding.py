@@ -6,7 +6,6 @@ pictures and which of them in what order, their size, cut and normalisation, pre
 vectors.
 """
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -27,11 +26,11 @@ from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.regions import WHOLE
 from fm_bench.data.requests import Requests
 from fm_bench.data.transforms import MEAN, STD
-from fm_bench.environment import code_to_vectors
+from fm_bench.environment import code_to_vectors, made_with
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 from fm_bench.methods import Context, Method
-from fm_bench.processes import agreed, gather, tell, world
+from fm_bench.processes import agreed, gather, tell
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
 from fm_bench.reuse import recall, remember
 from fm_bench.training import Progress, interruptible
@@ -87,7 +86,10 @@ class Embedder:
 
     @cached_property
     def made_of(self) -> str:
-        """Digest of all that every vector depends on. Batch size and devices are not in it, nor is what is asked."""
+        """Digest of all that every vector depends on. Batch size and devices are not in it, nor is what is asked.
+
+        Machines of one run may differ: that of the first process counts for all.
+        """
         dataset, plugins = self.datamodule.dataset, self.trainer.get("plugins") or []
         return digest(
             weights_digest(self.method),
@@ -95,25 +97,35 @@ class Embedder:
             dataset.source.digest,  # that of a cut source, where pictures are cut
             list(self.datamodule.image_size),
             [MEAN, STD],
-            str(self.trainer.get("precision")),
+            [str(self.trainer.get(name)) for name in ("precision", "deterministic", "benchmark")],
+            gather(made_with(self.trainer.get("accelerator")))[0],
             [type(plugin).__name__ for plugin in plugins] if isinstance(plugins, list | tuple) else str(plugins),
             code_to_vectors(),
         )
 
     def _stored(self, loader: Callable[[], DataLoader[Any]], n: int, path: Path, key: str, of: Side) -> Stored:
         store = EmbeddingStore(path)
-        if not store.ready(key):
-            if damage := store.damage():
-                self.say(f"{damage.split(': run again')[0]}: computed anew")
-            found = recall("embeddings", key, path, self.run)
-            if found is not None and EmbeddingStore(found).ready(key):
-                with contextlib.suppress(UserError):  # a file system where it cannot be: it is computed
-                    store.adopt(EmbeddingStore(found))
-        _wait()
+        with agreed("looking for embeddings"):  # the first process may bring them, and the others wait to see them
+            self._find(store, key)
         vectors = embed_to_store(self.method, self.datamodule, loader(), n, path, key, self.trainer, of)
         with agreed("noting where the embeddings are"):
-            remember("embeddings", key, path, self.run)
-        return Stored(vectors, float(store.facts().get("seconds", 0.0)))
+            facts = store.facts()
+            if not facts.get("adopted"):  # what another run computed stays that run's
+                remember("embeddings", key, path, self.run)
+        return Stored(vectors, float(facts.get("seconds", 0.0)))
+
+    def _find(self, store: EmbeddingStore, key: str) -> None:
+        """Takes over what another run computed, unless vectors of this key are here."""
+        if store.ready(key):
+            return
+        if damage := store.damage():
+            self.say(f"{damage.split(': run again')[0]}: computed anew")
+        found = recall("embeddings", key, store.path, self.run)
+        if found is not None and EmbeddingStore(found).ready(key):
+            try:
+                store.adopt(EmbeddingStore(found))
+            except (UserError, OSError) as error:  # without it they are computed
+                self.say(f"{str(error).rsplit(': ', 1)[0]}: computed anew")
 
 
 def weights_digest(method: Method) -> str:
@@ -247,12 +259,6 @@ def embed_to_store(
             runner.predict(method, datamodule=datamodule, return_predictions=False)
     with agreed("opening the embeddings"):
         return store.open(key)
-
-
-def _wait() -> None:
-    """Until every process is here, so that all see the same files."""
-    if world()[1] > 1:
-        gather(None)
 
 
 _FOR_PREDICTION = (

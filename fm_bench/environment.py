@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a run ran on: processor, packages, and which code."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -8,6 +9,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +26,8 @@ PACKAGES = (
     "faiss-cpu",
     "faiss-gpu",
 )
+# Between a picture and its vector.
+_BEFORE_VECTORS = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "pillow")
 # Pages and command lines may change without a number moving.
 _NOT_NUMERIC = ("leaderboard", "cli.py", "environment.py", "errors.py")
 # Nothing of this can change an embedding, given the trained weights, the pictures and which of them are asked for.
@@ -62,12 +66,31 @@ def code_version() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
+    return {"python": platform.python_version()} | _installed(PACKAGES)
+
+
+def made_with(accelerator: Any = None) -> dict[str, str]:
+    """Versions of the packages that embeddings come from, and the processor or GPU that computes them.
+
+    Args:
+        accelerator: as ``Trainer`` understands it; None leaves it to Lightning.
+    """
+    on_gpu = torch.cuda.is_available() and accelerator in (None, "auto", "gpu", "cuda")
+    return _installed(_BEFORE_VECTORS) | {"processor": torch.cuda.get_device_name() if on_gpu else _processor()}
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the GPU, or else the processor, multiplies in bfloat16, and does not only emulate it."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -67,6 +67,12 @@ def join(trainer: Mapping[str, Any]) -> None:
                 f"{number // machines} --trainer.num_nodes {machines} --trainer.strategy ddp."
             )
         environment.validate_settings(num_devices=runner.num_devices, num_nodes=runner.num_nodes)
-        strategy.setup_environment()
+        try:
+            strategy.setup_environment()
+        except RuntimeError as error:  # a taken port, a machine that cannot be reached
+            raise UserError(
+                f"{number} processes were started, but could not be connected ({str(error).splitlines()[0]}): see that "
+                "all reach MASTER_ADDR, and that nothing else there uses MASTER_PORT."
+            ) from error
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"Lightning refuses these --trainer settings: {' '.join(str(error).split())}") from error

@@ -2,17 +2,20 @@
 """Work that another run has done already: small files in the cache that say in whose folder it lies.
 
 Nothing is copied into the cache, so a run that is deleted takes its results with it. A run takes nothing from its own
-repetition: the same command in another folder computes everything itself, and shows whether the numbers come out again.
+repetition: the same command in another folder computes again what the first one computed, and shows whether the numbers
+come out again.
 """
 
+import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Literal
 
 from torch import distributed
 
+from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, write_json
+from fm_bench.launch import started
 from fm_bench.processes import is_rank_zero
 
 Kind = Literal["embeddings", "stages"]
@@ -21,17 +24,17 @@ Kind = Literal["embeddings", "stages"]
 def remember(kind: Kind, key: str, place: Path, run: str) -> None:
     """Notes that what ``key`` stands for lies at ``place``; the newest note counts.
 
+    A cache that cannot be written stays as it is: without the note, another run computes the same once more.
+
     Args:
         kind: of the result.
         key: digest of everything that can change the result.
         place: where it lies.
-        run: fingerprint of the run that made or uses it.
-
-    Raises:
-        UserError: if the file system refuses.
+        run: fingerprint of the run that computed it; one that took it over writes no note.
     """
     if is_rank_zero():
-        write_json(_note(kind, key), {"place": str(place.resolve()), "run": run})
+        with contextlib.suppress(UserError, OSError):
+            write_json(_note(kind, key), {"place": str(place.resolve()), "run": run})
 
 
 def recall(kind: Kind, key: str, place: Path, run: str) -> Path | None:
@@ -61,6 +64,4 @@ def _note(kind: Kind, key: str) -> Path:
 
 def _together() -> bool:
     """Whether no process can miss what the first one takes: there is one process, or they can wait for each other."""
-    if distributed.is_available() and distributed.is_initialized():
-        return True
-    return max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_NTASKS")) == 1
+    return (distributed.is_available() and distributed.is_initialized()) or started()[0] == 1

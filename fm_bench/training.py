@@ -34,7 +34,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.methods import Method, Stage
-from fm_bench.processes import agreed, is_rank_zero
+from fm_bench.processes import agreed, gather, is_rank_zero
 from fm_bench.recipe import StageBudget
 from fm_bench.reuse import recall, remember
 
@@ -118,13 +118,15 @@ class StageRunner:
                     _copy_result(cached, folder, reused=True)
                 elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
                     _take(found, folder, fingerprint)
-        if (folder / DONE).exists():
-            result = StageResult(**json.loads((folder / DONE).read_text()))
+            finished = gather(_finished(folder))[0]  # as the first process sees it
+        if finished is not None:
+            result = finished
             if result.fingerprint != fingerprint:
                 raise UserError(
                     f"{folder} holds this stage trained with other settings: give another --out or remove it."
                 )
-            _load_final(method, folder)
+            with agreed("loading trained weights"):
+                _load_final(method, folder)
             self.say(
                 f"stage {stage.name}: trained {'by an equal run' if result.reused else 'before'} "
                 f"in {result.seconds:.0f} s"
@@ -133,7 +135,8 @@ class StageRunner:
         result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
         with agreed("noting the trained weights"):
             if stage.shared and is_rank_zero():
-                _copy_result(folder, cached)
+                with contextlib.suppress(UserError, OSError):  # without it, other runs train it once more
+                    _copy_result(folder, cached)
             elif self.of_run:
                 remember("stages", fingerprint, folder, self.of_run)
         return result
@@ -187,8 +190,9 @@ class StageRunner:
                 write_json(folder / DONE, asdict(result))
                 for name in (LAST, BEST):
                     (folder / name).unlink(missing_ok=True)
-        if not trainer.is_global_zero:  # statistics of batches are each process's own: take those of the first
-            _load_final(method, folder)
+        with agreed("loading trained weights"):
+            if not trainer.is_global_zero:  # statistics of batches are each process's own: take those of the first
+                _load_final(method, folder)
         score = "" if best is None else f", best {stage.monitor} {best:.3f}"
         work = f"{result.images:,} images" if result.images else "done"
         self.say(f"stage {stage.name}: {work} in {result.seconds:.0f} s{score}")
@@ -353,8 +357,20 @@ def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint
 
 
 def _load_final(method: Method, folder: Path) -> None:
-    """Puts what a finished stage left behind into the method."""
-    method.load_state_dict(torch.load(folder / FINAL, map_location="cpu", weights_only=True), strict=False)
+    """Puts what a finished stage left behind into the method. Raises UserError if it is not to be seen from here."""
+    try:
+        state = torch.load(folder / FINAL, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder / FINAL} cannot be read ({error.strerror or error}): give the run a folder that all machines "
+            "share, or remove the folder of this stage to train it again."
+        ) from error
+    method.load_state_dict(state, strict=False)
+
+
+def _finished(folder: Path) -> StageResult | None:
+    """What the stage reported whose result is in ``folder``; None if there is none."""
+    return StageResult(**json.loads((folder / DONE).read_text())) if (folder / DONE).exists() else None
 
 
 def _load_best(method: Method, folder: Path) -> float | None:

@@ -22,6 +22,7 @@ from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.embedding import Embedder, StoreWriting, weights_digest
 from fm_bench.leaderboard.record import load
+from fm_bench.retrieval import EmbeddingStore
 from fm_bench.reuse import recall, remember
 
 
@@ -150,6 +151,7 @@ def test_pictures_precision_and_code_are_in_the_key(trained, monkeypatch):
     config, method, data = trained
     before = made_of(method, data)
     assert made_of(method, data, precision="bf16-mixed") != before
+    assert made_of(method, data, deterministic=True) != before
     assert made_of(method, data, enable_progress_bar=False, max_epochs=3) == before
     larger = data_module(replace(config, loader=replace(config.loader, image_size=48)), data.dataset)
     assert made_of(method, larger) != before
@@ -157,9 +159,10 @@ def test_pictures_precision_and_code_are_in_the_key(trained, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(part.__dict__, "digest", "other")
             assert made_of(method, data) != before
-    with monkeypatch.context() as patch:
-        patch.setattr("fm_bench.embedding.code_to_vectors", lambda: "other")
-        assert made_of(method, data) != before
+    for name in ("code_to_vectors", "made_with"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fm_bench.embedding.{name}", lambda *_: "other")
+            assert made_of(method, data) != before
 
 
 def test_a_subset_or_another_order_of_the_gallery_is_another_store(trained, tmp_path, monkeypatch):
@@ -226,6 +229,42 @@ def test_a_run_takes_from_others_and_not_from_its_repetition(tmp_path, cache):
     assert recall("stages", "key", other, "another") is None
 
 
+def test_what_was_taken_over_stays_the_work_of_the_run_that_computed_it(trained, tmp_path, cache, monkeypatch):
+    _, method, data = trained
+    computed = []
+
+    def embed(_, __, ___, n, path, key, *____):
+        store = EmbeddingStore(path)
+        if not store.ready(key):
+            computed.append(path.parent.name)
+            writer = store.create(n, 1, key)
+            writer.write(np.arange(n), np.ones((n, 1), np.float32))
+            writer.finish()
+        return store.open(key)
+
+    monkeypatch.setattr("fm_bench.embedding.embed_to_store", embed)
+    monkeypatch.setattr(Embedder, "made_of", "the same")
+    said: list[str] = []
+    for run, folder in (("run", "first"), ("other", "second"), ("run", "again"), ("third", "third")):
+        Embedder(method, data, {}, run, said.append).gallery(tmp_path / folder / "gallery")
+    assert computed == ["first", "again"]  # which takes nothing of its own from the second
+    assert said == []
+    with next((tmp_path / "again").glob("*.npy")).open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x01")
+    Embedder(method, data, {}, "fourth", said.append).gallery(tmp_path / "fourth" / "gallery")
+    assert computed[2:] == ["fourth"]
+    assert len(said) == 1
+    assert said[0].endswith("changed after it was written: computed anew")
+
+
+def test_a_cache_that_cannot_be_written_costs_the_note_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FM_BENCH_CACHE", str(tmp_path / "file"))
+    remember("embeddings", "key", tmp_path / "x", "run")
+    assert recall("embeddings", "key", tmp_path / "y", "other") is None
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"place": 1, "run": 2}'])
 def test_a_damaged_note_is_no_note(tmp_path, cache, text):
     remember("stages", "key", tmp_path, "run")
@@ -236,10 +275,13 @@ def test_a_damaged_note_is_no_note(tmp_path, cache, text):
 
 def test_processes_that_cannot_wait_for_each_other_take_nothing(tmp_path, cache, monkeypatch):
     remember("stages", "key", tmp_path, "run")
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for started in (torchrun, {"SLURM_STEP_NUM_TASKS": "2"}):
         with monkeypatch.context() as patch:
-            patch.setenv(name, "2")
+            for name, value in started.items():
+                patch.setenv(name, value)
             assert recall("stages", "key", tmp_path / "x" / "y", "another") is None
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the job, in which this process was started alone
     assert recall("stages", "key", tmp_path / "x" / "y", "another") == tmp_path
 
 

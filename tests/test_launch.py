@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Processes that were started from outside are counted, and connected only if the Trainer counts as many."""
 
+import socket
+
 import pytest
 from torch import distributed
 
@@ -42,4 +44,17 @@ def test_settings_that_mean_other_processes_are_refused(environment, trainer, me
     monkeypatch.setenv("SLURM_JOB_NAME", "interactive")  # where Lightning ignores SLURM
     with pytest.raises(UserError, match=message):
         join(trainer | CPU)
+    assert not distributed.is_initialized()
+
+
+def test_a_taken_port_is_one_sentence(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+        for name, value in (TORCHRUN | meeting | sizes).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match="2 processes were started, but could not be connected"):
+            join({"devices": 2, "strategy": "ddp"} | CPU)
     assert not distributed.is_initialized()

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_bench.environment import computes_in_bfloat16
 from fm_bench.retrieval.basis import Basis
 from fm_bench.retrieval.distances import F32, F64, I64
 
@@ -38,9 +39,7 @@ _ROUNDED = 2.0**-8 * 1.01  # a number is off by this much of what it was rounded
 
 def supported() -> bool:
     """Whether products in bfloat16 are faster than in float32 here."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return computes_in_bfloat16()
 
 
 def device() -> torch.device:

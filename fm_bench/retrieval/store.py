@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,6 +95,15 @@ class EmbeddingStore:
             UserError: if there is no complete store, it has another key, or its file is gone, cut or of another shape.
         """
         facts = self.facts()
+        try:
+            return self._load(facts, key)
+        except UserError:
+            if (now := self.facts()) == facts:
+                raise
+        return self._load(now, key)  # another process put its own file in the place of that one meanwhile
+
+    def _load(self, facts: dict[str, Any], key: str | None) -> F32:
+        """The vectors that a marker names. Raises as ``open``."""
         if key is not None and facts["key"] != key:
             raise UserError(f"{self.path} holds embeddings of other weights or images: run again to compute them.")
         file = self.path.with_name(str(facts["file"]))
@@ -108,26 +118,24 @@ class EmbeddingStore:
         return cast("F32", vectors)
 
     def adopt(self, other: "EmbeddingStore") -> None:
-        """Makes this store one with the content of ``other``, without a copy of the vectors.
+        """Makes this store one with the content of ``other``, which is checked bit for bit.
 
-        The file gets a second name (a hard link), so that either store may be deleted; where the file system knows no
-        such thing, a symbolic link.
+        The file gets a second name (a hard link), so that either store may be deleted. Where that cannot be, as on
+        another file system, it is copied.
 
         Raises:
-            UserError: if ``other`` is not complete, or the file system refuses.
+            UserError: if ``other`` is not complete or was changed, or the file system refuses.
         """
-        other.open()
-        facts = other.facts()
-        source = other.path.with_name(str(facts["file"])).resolve()
+        facts = other.verify()
+        source = other.path.with_name(str(facts["file"]))
         target = self.path.with_name(f"{self.path.name}-{facts['digest'][:16]}.npy")
-        if not (target.exists() and target.samefile(source)):
-            with replacing(target) as temporary:
-                temporary.unlink()
-                try:
-                    temporary.hardlink_to(source)
-                except OSError:
-                    temporary.symlink_to(source)
-        self.publish(facts | {"file": target.name})
+        try:
+            there = target.samefile(source)
+        except OSError:
+            there = False
+        if not there:
+            _link_or_copy(source, target)
+        self.publish(facts | {"file": target.name, "adopted": True})
 
     def publish(self, facts: dict[str, Any]) -> None:
         """Writes the marker, and removes the vectors that it named before if they are others."""
@@ -139,16 +147,20 @@ class EmbeddingStore:
         if old not in ("", facts["file"]):
             self.path.with_name(old).unlink(missing_ok=True)
 
-    def verify(self) -> None:
-        """Raises UserError if the vectors are not, bit for bit, those that were finished."""
-        vectors, facts = self.open(), self.facts()
-        if _digest(vectors) != facts["digest"]:
+    def verify(self) -> dict[str, Any]:
+        """``facts``. Raises UserError if the vectors are not, bit for bit, those that were finished."""
+        facts = self.facts()
+        if _digest(self._load(facts, None)) != facts["digest"]:
             raise UserError(
                 f"{self.path.with_name(str(facts['file']))} was changed after it was written: delete it and run again."
             )
+        return facts
 
     def facts(self) -> dict[str, Any]:
-        """What the marker says: ``key``, ``file``, ``shape``, ``digest``. Raises UserError if it cannot be read."""
+        """What the marker says: ``key``, ``file``, ``shape``, ``digest``; ``adopted`` if another store was first.
+
+        Raises UserError if it cannot be read.
+        """
         try:
             facts = json.loads(self.marker.read_text(encoding="utf-8"))
             if not isinstance(facts, dict) or not {"key", "file", "shape", "digest"} <= facts.keys():
@@ -263,11 +275,30 @@ def _rows_file(part: Path) -> Path:
 
 def _hold(part: Path) -> int:
     """Creates ``part`` and marks it as some living process's own, for as long as the descriptor is open."""
-    held = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return held
+    while True:
+        held = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
+                fcntl.flock(held, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):  # taken for abandoned before it was locked
+            if os.path.samestat(os.fstat(held), part.stat()):
+                return held
+        os.close(held)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Gives the file ``source`` a second name, or copies it. Raises UserError if neither can be."""
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(8)}.npy")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.hardlink_to(source.resolve())
+        temporary.replace(target)
+    except OSError:
+        with replacing(target) as copy:
+            shutil.copyfile(source, copy)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -169,22 +169,66 @@ def test_a_file_that_is_taken_away_is_one_sentence(store):
         writer.finish()
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["hard link", "symbolic link"])
+@pytest.mark.parametrize("links", [True, False], ids=["hard link", "copy"])
 def test_adopted_vectors_are_those_of_the_other_store(store, tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(18, "other file system")))
     other = EmbeddingStore(tmp_path / "other" / "gallery")
     fill(other)
+    original = next(other.path.parent.glob("*.npy"))
+    original.chmod(0o640)
     fill(store, "b", VECTORS + 1)
     store.adopt(other)
+    assert original.stat().st_mode & 0o777 == 0o640  # it is another run's file
     np.testing.assert_array_equal(store.open("a"), VECTORS)
     store.verify()
     (file,) = store.path.parent.glob("*.npy")  # what was there before is gone
-    assert file.is_symlink() != links
-    assert file.samefile(next(other.path.parent.glob("*.npy")))  # nothing was copied
+    assert file.samefile(next(other.path.parent.glob("*.npy"))) == links
+    assert not file.is_symlink()
     store.adopt(other)  # once more changes nothing
     assert store.ready("a")
     fill(other, "c", VECTORS + 2)  # removes the other store's name for the vectors
-    assert store.ready("a") == links
+    np.testing.assert_array_equal(store.open("a"), VECTORS)
+    assert not list(tmp_path.rglob(".*"))
     with pytest.raises(UserError, match="does not exist"):
         store.adopt(EmbeddingStore(tmp_path / "nothing"))
+
+
+def test_changed_vectors_are_not_adopted(store, tmp_path):
+    other = EmbeddingStore(tmp_path / "other" / "gallery")
+    fill(other)
+    with next(other.path.parent.glob("*.npy")).open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x01")
+    with pytest.raises(UserError, match="changed after it was written"):
+        store.adopt(other)
+    assert not store.marker.exists()
+
+
+def test_a_store_that_is_replaced_while_it_is_opened_is_the_new_one(store, monkeypatch):
+    fill(store)
+    read = store.facts
+
+    def late():
+        monkeypatch.setattr(store, "facts", read)
+        facts = read()
+        fill(store, "a", VECTORS + 1)  # removes the file that was read of
+        return facts
+
+    monkeypatch.setattr(store, "facts", late)
+    np.testing.assert_array_equal(store.open("a"), VECTORS + 1)
+
+
+@pytest.mark.skipif(store_module.fcntl is None, reason="no locks here")
+def test_a_file_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(store, monkeypatch):
+    flock = store_module.fcntl.flock
+
+    def late(*arguments):
+        monkeypatch.setattr(store_module.fcntl, "flock", flock)
+        store_module._remove_abandoned(store.path)
+        flock(*arguments)
+
+    monkeypatch.setattr(store_module.fcntl, "flock", late)
+    writer = store.create(10, 4, "a")
+    writer.write(np.arange(10), VECTORS)
+    np.testing.assert_array_equal(writer.finish(), VECTORS)
