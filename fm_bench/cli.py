@@ -216,7 +216,7 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.site import refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
-    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index else [])]
+    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
     configs = [
         configure(spec, options.data, options.profile, options.mode, options.seed, rest) for spec in options.methods
     ]

@@ -4,6 +4,7 @@
 Later wins: the code's defaults, profile, data set, method, its variant, its mode, and at last the command line.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -134,6 +135,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("gallery", "requests"):
             _positive(f"--evaluation.{name}", getattr(self, name))
+        if self.index.startswith(MILVUS) and re.search(r"://.*@", self.index):  # before it is written anywhere
+            raise UserError(
+                "--index names Milvus with a user or password in its address: leave them out, and put user:password "
+                "or the token into the environment variable MILVUS_TOKEN."
+            )
         for name in self.every:
             sweeps = load("protocols", name).get("sweep")
             if sweeps and self.index != EXACT:
@@ -146,9 +152,15 @@ class EvaluationConfig:
 
     @property
     def index_name(self) -> str:
-        """``index`` without the place of a Milvus server: that changes no number."""
-        kind, _, _ = self.index.partition(":")
-        return kind if kind.startswith(MILVUS) else self.index
+        """``index``; of Milvus ``milvus/HNSW`` or ``milvus-lite/HNSW``, without the place, which changes no number.
+
+        Those two are not the same: milvus-lite builds indexes with settings of its own.
+        """
+        kind, _, place = self.index.partition(":")
+        name, _, built = kind.partition("/")
+        if name != MILVUS:
+            return self.index
+        return f"{MILVUS if '://' in place else f'{MILVUS}-lite'}/{built or 'HNSW'}"
 
     @property
     def every(self) -> list[str]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Approximate search through the command line, as users run it."""
 
+from dataclasses import replace
+
 from commands import bench
 
 from fm_bench.bench import Bench
@@ -39,8 +41,11 @@ def test_exact_runs_keep_their_settings():
     assert "index" not in config.numeric()["evaluation"]
     given = configure("random", "garments", "smoke", "common", 0, ["--evaluation.index", "milvus/FLAT:a.db"])
     elsewhere = configure("random", "garments", "smoke", "common", 0, ["--evaluation.index", "milvus/FLAT:b.db"])
-    assert given.numeric()["evaluation"]["index"] == "milvus/FLAT"
+    assert given.numeric()["evaluation"]["index"] == "milvus-lite/FLAT"
     assert given.numeric() == elsewhere.numeric()
+    cluster = configure("random", "garments", "smoke", "common", 0, ["--evaluation.index", "milvus:http://host:1"])
+    assert cluster.evaluation.index_name == "milvus/HNSW"  # whose settings milvus-lite ignores
+    assert replace(cluster.evaluation, index="milvus:a.db").index_name == "milvus-lite/HNSW"
     older = config.to_dict()
     del older["evaluation"]["index"]
     assert RunConfig.from_dict(older) == config
@@ -55,3 +60,13 @@ def test_what_cannot_be_searched_is_said_before_training(tmp_path, capsys, monke
     sweeps = ["--data", "garments-street", "--index", "HNSW16,Flat"]
     assert bench("identity", *sweeps, out=tmp_path / "sweep") == 2
     assert "only exact search" in capsys.readouterr().err
+    assert bench("identity", "--index", "", out=tmp_path / "nothing") == 2
+    assert "no factory string" in capsys.readouterr().err
+
+
+def test_a_password_in_an_address_is_neither_shown_nor_written(tmp_path, capsys):
+    assert bench("identity", "--index", "milvus:http://me:secret@host:1", out=tmp_path / "run") == 2
+    said = capsys.readouterr()
+    assert "MILVUS_TOKEN" in said.err
+    assert "secret" not in said.out + said.err
+    assert not (tmp_path / "run").exists()

@@ -28,11 +28,12 @@ from fm_bench.retrieval.reranked import EXTRA, Reranked
 CANDIDATES = "candidates"
 _GRAPH = re.compile(r"(HNSW|NSG)(\d*)")
 _LISTS = re.compile(r"IVF(\d+)")
-_REDUCED = re.compile(r"(?:PCAW?R?|ITQ)(\d+)")
+_REDUCED = re.compile(r"(?:PCAW?R?|ITQ|OPQ\d+_|OPQ)(\d+)")
 _CODES = re.compile(r"(?:PQ|RQ|LSQ)\d+(?:x(\d+))?")
 _DEGREES = {"HNSW": (2, 512), "NSG": (8, 100)}
 _EF_SEARCH = 128  # nodes of a graph that are looked at; FAISS's own default of 16 is for far fewer than 50 neighbours
-_LARGEST = 1 << 16  # of any number but the number of lists: dimensions, bits and parts
+_LARGEST = 1 << 16  # of any number but those of lists: dimensions, bits, parts, images that are looked at
+_TRIED, _TRIED_DIM = 640, 512  # vectors of a trial, as many as 16 centroids need; dimensions beyond which it is slow
 _TRAINED_ON = 1 << 16  # vectors, at least; FAISS itself takes no more than 256 for each of 256 centroids
 _PER_LIST = 64  # vectors for each list; below 39 FAISS warns
 _BLOCK_BYTES = 64 << 20
@@ -54,8 +55,8 @@ class Factory(NamedTuple):
 
     @property
     def is_graph(self) -> bool:
-        """Whether images, or lists, are the nodes of a graph: its edges depend on the threads that draw them."""
-        return _GRAPH.search(self.string) is not None
+        """Whether images are the nodes of a graph: its edges depend on the threads that draw them."""
+        return not self.lists and _GRAPH.search(self.string) is not None
 
 
 def parse(text: str) -> Factory:
@@ -83,6 +84,7 @@ def check_factory(text: str, dim: int, images: int) -> Factory:
     if wrong := _refused(factory, dim, images):
         raise UserError(f"the index {text!r} {wrong}.")
     _empty(factory, dim)
+    _try(factory, dim)
     return factory
 
 
@@ -106,6 +108,8 @@ def _refused(factory: Factory, dim: int, images: int) -> str | None:
             f"has codes of {bits} bits, which are learnt from at least {2 ** min(bits, 64):,} images, but the gallery "
             f"has {images:,}: give fewer bits, e.g. PQ8x4, or another index"
         )
+    if wide := [name for name, value in factory.searching.items() if name != "nprobe" and value > _LARGEST]:
+        return f"is searched with {wide[0]} above {_LARGEST:,}: give less"
     others = [int(n) for n in re.findall(r"\d+", _LISTS.sub("", string))]
     if 0 in others or "IVF0" in string or max(others, default=0) > _LARGEST:
         return f"has a number below 1 or above {_LARGEST:,}: choose another"
@@ -120,6 +124,33 @@ def _empty(factory: Factory, dim: int) -> "faiss.Index":
         raise _complaint(factory, dim, error) from error
     _tune(index, factory)
     return index
+
+
+def _try(factory: Factory, dim: int) -> None:
+    """Builds a small one and searches it: some strings are refused no earlier. Raises UserError if that fails.
+
+    Fewer lists and shorter codes are as good for this, and quick; many dimensions are not, where they are turned.
+    """
+    if dim > _TRIED_DIM and re.search("PCA|ITQ|OPQ|RR", factory.string):
+        return
+    fewer = _LISTS.sub(lambda found: f"IVF{min(16, int(found[1]))}", factory.string)
+    shorter = re.sub(
+        r"((?<!O)PQ|RQ|LSQ)(\d+)(?:x\d+)?", lambda f: f[0] if f[0].endswith("x4") else f"{f[1]}{f[2]}x4", fewer
+    )
+    vectors = np.random.default_rng(0).standard_normal((_TRIED, dim), dtype=np.float32)
+    try:
+        index = _empty(factory._replace(string=shorter), dim)
+    except UserError:  # what was shortened is no string of FAISS, which says nothing of the whole
+        return
+    try:
+        with _threads(1):
+            index.train(vectors)
+            index.add(vectors)
+            index.search(vectors[:2], 2)
+    except (RuntimeError, MemoryError, AssertionError, ValueError) as error:
+        if "training points" in str(error):  # too few here, which says nothing of a whole gallery
+            return
+        raise _complaint(factory, dim, error) from error
 
 
 def _tune(index: "faiss.Index", factory: Factory) -> None:
@@ -143,8 +174,8 @@ def _complaint(factory: Factory, dim: int, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     reason = re.sub(r"^Error in .* at \S+:\d+: (Error: )?", "", text)[:200] or type(error).__name__
     return UserError(
-        f"FAISS cannot build the index {factory.string!r} of vectors of {dim} numbers ({reason}): choose another, "
-        "e.g. HNSW32,Flat."
+        f"FAISS cannot build or search the index {factory.string!r} of vectors of {dim} numbers ({reason}): "
+        "choose another, e.g. HNSW32,Flat."
     )
 
 
@@ -152,7 +183,8 @@ class ApproximateIndex(Reranked):
     """A FAISS index of a gallery.
 
     It is the same whenever it is built of the same vectors: samples are seeded, blocks do not depend on memory, and
-    graphs are built by one thread.
+    graphs of images are built by one thread. A graph of lists, ``IVF65536_HNSW32,…``, is built by all, since training
+    the lists by one would take too long: such an index is the same each time only with ``threads=1``.
 
     Args:
         gallery: ``(N, D)`` float32, in memory or memory-mapped; read block by block.
@@ -177,6 +209,7 @@ class ApproximateIndex(Reranked):
         super().__init__(gallery, keys=keys, seed=seed)
         chosen = check_factory(factory, self.dim, len(self))
         self.index = _empty(chosen, self.dim)
+        self._factory = chosen
         self.tune(chosen)
         try:
             with _threads(threads or (1 if chosen.is_graph else None)):
@@ -194,7 +227,10 @@ class ApproximateIndex(Reranked):
 
     def propose(self, queries: F32, count: int) -> I64:
         """``(R, count)`` gallery positions; −1 where FAISS finds fewer."""
-        ids: I64 = self.index.search(queries, count)[1]
+        try:
+            ids: I64 = self.index.search(queries, count)[1]
+        except (RuntimeError, MemoryError, AssertionError) as error:
+            raise _complaint(self._factory, self.dim, error) from error
         return ids
 
     def size(self) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import re
+import secrets
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,7 +46,13 @@ def check_place(uri: str, kind: str) -> None:
     """Raises UserError unless a collection of index type ``kind`` can be asked for at ``uri``."""
     if kind not in KINDS:
         raise unknown("Milvus index type", kind, KINDS)
-    if not uri.endswith(".db") and not re.match(r"(https?|tcp|unix)://?\S", uri):
+    if re.search(r"://.*@", uri):
+        raise UserError(
+            "the address of Milvus holds a user or password: leave them out, and put user:password or the token into "
+            f"the environment variable {CREDENTIALS}."
+        )
+    is_cluster = re.match(r"https?://[^/\s]|tcp://[^/\s]|unix:///?[^/\s]", uri) is not None
+    if not is_cluster and (not uri.endswith(".db") or re.match(r"(https?|tcp|unix):", uri)):
         raise UserError(
             f"{uri!r} is no place of Milvus: give a file that ends in .db, e.g. milvus:gallery.db, or the address of a "
             "cluster, e.g. milvus:http://localhost:19530."
@@ -121,7 +128,7 @@ class MilvusIndex(Reranked):
         return round(math.sqrt(self._lists()))
 
     def _is_filled(self) -> bool:
-        """Whether the collection holds the whole gallery. The index is built last, so that it marks a whole one."""
+        """Whether the collection holds the whole gallery. It has its name only once it is whole."""
         if not self._client.has_collection(self.name) or not self._client.list_indexes(self.name):
             return False
         self._client.load_collection(self.name)
@@ -129,21 +136,39 @@ class MilvusIndex(Reranked):
         return int(counted[0]["count(*)"]) == len(self)
 
     def _fill(self) -> None:
-        if self._client.has_collection(self.name):  # what an interrupted run left
-            self._client.drop_collection(self.name)
+        """Inserts the gallery under a name of this process, and renames it when it is whole.
+
+        So runs with the same vectors may fill at once: the first gives its collection the name, and the others drop
+        theirs. What a killed run left keeps its own name.
+        """
+        own = f"{self.name}_{secrets.token_hex(6)}"
+        try:
+            self._insert(own)
+            if self._client.has_collection(self.name) and not self._is_filled():  # images were taken out of it
+                self._client.drop_collection(self.name)
+            try:
+                self._client.rename_collection(own, self.name)
+            except self._pymilvus.MilvusException:
+                if not self._is_filled():  # otherwise another run was first
+                    raise
+        finally:
+            if self._client.has_collection(own):
+                self._client.drop_collection(own)
+
+    def _insert(self, name: str) -> None:
         kinds = self._pymilvus.DataType
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", kinds.INT64, is_primary=True)
         schema.add_field(_FIELD, kinds.FLOAT_VECTOR, dim=self.dim)
-        self._client.create_collection(self.name, schema=schema, consistency_level="Strong")
+        self._client.create_collection(name, schema=schema, consistency_level="Strong")
         for part in blocks(len(self), max(1, _INSERTED_BYTES // (4 * self.dim))):
             rows = [{"id": part.start + i, _FIELD: vector} for i, vector in enumerate(np.asarray(self.gallery[part]))]
-            self._client.insert(self.name, rows)
-        self._client.flush(self.name)
+            self._client.insert(name, rows)
+        self._client.flush(name)
         settings = {"HNSW": {"M": 32, "efConstruction": 200}, "FLAT": {}}.get(self.kind, {"nlist": self._lists()})
         indexes = self._client.prepare_index_params()
         indexes.add_index(_FIELD, index_type=self.kind, metric_type="L2", **settings)
-        self._client.create_index(self.name, indexes)
+        self._client.create_index(name, indexes)
 
     def _complaint(self, error: Exception) -> UserError:
         text = " ".join(str(getattr(error, "message", error)).split())[:200]

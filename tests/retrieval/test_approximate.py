@@ -216,6 +216,10 @@ def test_a_sample_of_many_requests_is_searched_exactly(gallery):
         ("HNSW16,Flat;nprobe=2", "has no nprobe"),
         ("IVF8,Flat;nprobe=0", "NAME=NUMBER"),
         ("IVF8,Flat;nprobe", "NAME=NUMBER"),
+        ("HNSW16,Flat;efSearch=999999999", "efSearch above 65,536"),
+        ("OPQ4_9999,Flat", "9999 numbers"),
+        ("Residual4x4,PQ4x4", "cannot build or search"),
+        ("IDMap,Flat", "cannot build or search"),
         ("NSG2,Flat", "give NSG8 to NSG100"),
         ("HNSW1,Flat", "give HNSW2 to HNSW512"),
         *(
@@ -241,9 +245,38 @@ def test_strings_say_how_to_build_and_how_to_search():
     factory = parse("IVF4096_HNSW32,PQ64; nprobe=32, candidates=100")
     assert factory == ("IVF4096_HNSW32,PQ64", {"nprobe": 32, "candidates": 100})
     assert factory.lists == 4096
-    assert factory.is_graph
+    assert not factory.is_graph  # of images
+    assert parse("PCA8,HNSW32,Flat").is_graph
     assert not parse("IVF16,Flat").is_graph
     assert check_factory("IVF16,Flat", 8, 16).lists == 16
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "IVF65536_HNSW32,PQ8",
+        "PQ8x4fs",
+        "OPQ4_8,IVF16,PQ4+4",
+        "NSG32,Flat",
+        "HNSW32,SQ8",
+        "LSQ2x8",
+        "IVF16,Residual2x10",
+    ],
+)
+def test_what_can_be_built_passes_the_trial(factory):
+    assert check_factory(factory, D, 100_000).string == factory
+
+
+def test_what_fails_in_a_search_is_a_users_error(gallery, monkeypatch):
+    index = ApproximateIndex(gallery, factory="Flat")
+
+    class Broken:
+        def search(self, queries, count):
+            raise RuntimeError("Error in a.cpp at a.cpp:1: Error: 'no' failed")
+
+    index.index = Broken()
+    with pytest.raises(UserError, match=r"search the index 'Flat'.*no"):
+        index.search(gallery, 1)
 
 
 def test_more_candidates_find_more(gallery, queries):

@@ -57,6 +57,24 @@ def test_a_half_filled_collection_is_filled_anew(installed, place, gallery):
     assert again.search(half[:1], 1).ids.tolist() == [[0]]
 
 
+def test_two_runs_may_fill_at_once(installed, place, gallery, monkeypatch):
+    vectors, insert = gallery * np.float32(3), MilvusIndex._insert
+    inside = []
+
+    def slow(self, name):
+        insert(self, name)
+        if not inside:  # another run comes, and is through first
+            inside.append(1)
+            inside.append(MilvusIndex(vectors, uri=place, kind="FLAT"))
+
+    monkeypatch.setattr(MilvusIndex, "_insert", slow)
+    late = MilvusIndex(vectors, uri=place, kind="FLAT")
+    names = [name for name in late._client.list_collections() if name.startswith(late.name)]
+    assert names == [late.name]
+    assert late.search(vectors[:3], 1).ids.ravel().tolist() == [0, 1, 2]
+    assert inside[1].search(vectors[:3], 1).ids.ravel().tolist() == [0, 1, 2]
+
+
 def test_a_graph_finds_most(installed, place, gallery):
     index = opener(f"milvus:{place}")(gallery, keys=np.arange(N), seed=0)
     found = index.search(gallery, K)
@@ -71,11 +89,14 @@ def test_a_place_that_does_not_answer_is_a_users_error(installed, tmp_path, gall
 
 @pytest.mark.parametrize(
     ("index", "complaint"),
-    [("milvus:", "no place of Milvus"), ("milvus:gallery.txt", "ends in .db"), ("milvus/TREE:g.db", "TREE")],
+    [("milvus:", "no place of Milvus"), ("milvus:gallery.txt", "ends in .db"), ("milvus/TREE:g.db", "TREE")]
+    + [(f"milvus:{uri}", "no place of Milvus") for uri in ("http:/x", "http://", "http:///x", "http:x.db")]
+    + [(f"milvus:{uri}", "MILVUS_TOKEN") for uri in ("http://me:secret@host:1", "tcp://token@host")],
 )
 def test_what_is_no_place_is_said(index, complaint):
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=complaint) as error:
         check_index(index, D, N)
+    assert "secret" not in str(error.value)
 
 
 def test_without_the_extra_it_is_named(monkeypatch):
