@@ -439,11 +439,13 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             method = load_model(folder / MODEL, config.method)
         vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
         with agreed("judging"):
-            report = judge(method, vectors, datamodule, asked, Searching(judged.index))[protocol]
+            searching = Searching(judged.index, vectors["gallery"])
+            report = judge(method, vectors, datamodule, asked, searching)[protocol]
         out = folder / "evaluations" / f"{protocol}.json"
         with agreed("writing the report"):
             if not is_rank_zero():
                 return None
             digests = {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest}
-            write_json(out, report.as_json() | digests)
+            search = {"index": judged.index_name, **searching.found(protocol)}
+            write_json(out, report.as_json() | digests | {"search": search})
     return report, out
