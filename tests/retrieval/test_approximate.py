@@ -260,7 +260,7 @@ def test_strings_say_how_to_build_and_how_to_search():
         "NSG32,Flat",
         "HNSW32,SQ8",
         "LSQ2x8",
-        "IVF16,Residual2x10",
+        "IVF16,RQ2x8",
     ],
 )
 def test_what_can_be_built_passes_the_trial(factory):
