@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -26,7 +26,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.searching import Searching
 from fm_bench.files import digest, write_json
-from fm_bench.launch import join, placed
+from fm_bench.launch import join
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.memory import Peak, peak_memory
@@ -44,7 +44,7 @@ from fm_bench.questions import (
     wishes,
 )
 from fm_bench.recipe import EXACT
-from fm_bench.results import MODEL, Facts, Outcome, load_model, make_record, save_model, save_requests, save_scores
+from fm_bench.results import MODEL, Facts, Outcome, make_record, save_model, save_requests, save_scores
 from fm_bench.retrieval.openers import check_index
 from fm_bench.training import StageResult, StageRunner
 
@@ -385,67 +385,3 @@ def prepare(config: RunConfig, console: Console) -> str:
         datamodule.query_dataloader(question.requests, regions=question.protocol.regions)
     height, width = config.image_size
     return f"{config.data}: {len(dataset.catalog):,} images ready at {width}x{height} pixels"
-
-
-class FinishedRun(NamedTuple):
-    """What a finished run was made of, with its data."""
-
-    config: RunConfig
-    fingerprint: str
-    dataset: Dataset
-
-
-def load_run(folder: Path) -> FinishedRun:
-    """A finished run from its folder. Raises UserError if there is none, or its data are gone."""
-    path = folder / CONFIG
-    if not path.exists() or not (folder / record_file.FILE).exists():
-        raise UserError(f"{folder} holds no finished run: give the folder that `fm-bench bench` wrote.")
-    stored = json.loads(path.read_text())
-    config = RunConfig.from_dict(stored["config"])
-    dataset = config.read()
-    if digest_of(dataset) != record_file.load(folder / record_file.FILE).data_digest:
-        raise UserError(f"the data of {folder} have changed since it ran: restore them or run the benchmark again.")
-    return FinishedRun(config, stored["fingerprint"], dataset)
-
-
-def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path] | None:
-    """Judges a trained run by any protocol; embeddings that are there already are used again.
-
-    Args:
-        folder: of a finished run.
-        protocol: name of the protocol.
-        console: where progress is shown.
-
-    Returns:
-        The report, and the JSON file below ``folder`` that holds it; None on the processes that do not write it.
-
-    Raises:
-        UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
-    """
-    if load_protocol(protocol).kind != "retrieval":
-        raise UserError(
-            f"{protocol!r} searches no gallery: add --evaluation.protocols '[\"{protocol}\"]' to the command of a run."
-        )
-    run = load_run(folder)
-    judged = replace(run.config.evaluation, protocols=[protocol], also=[])
-    config = replace(run.config, evaluation=judged, trainer=placed(run.config.trainer))
-    join(config.trainer)
-    with together():
-        with agreed("preparing the requests"):
-            check_protocols(judged, run.dataset)
-            datamodule = data_module(config, run.dataset)
-            datamodule.setup("predict")
-            asked, _ = ask_all(run.dataset, datamodule.gallery_rows, judged)
-            method = load_model(folder / MODEL, config.method)
-        vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
-        with agreed("judging"):
-            searching = Searching(judged.index, vectors["gallery"])
-            report = judge(method, vectors, datamodule, asked, searching)[protocol]
-        out = folder / "evaluations" / f"{protocol}.json"
-        with agreed("writing the report"):
-            if not is_rank_zero():
-                return None
-            digests = {"protocol": protocol, "protocol_digest": asked[protocol].protocol.digest}
-            search = {"index": judged.index_name, **searching.found(protocol)}
-            write_json(out, report.as_json() | digests | {"search": search})
-    return report, out

@@ -20,6 +20,7 @@ from fm_bench.files import Array, digest, replacing
 
 if TYPE_CHECKING:
     from fm_bench.data.regions import Regions
+    from fm_bench.data.requests import Requests
 
 
 class Split(IntEnum):
@@ -184,6 +185,8 @@ class Dataset(NamedTuple):
     source: ImageSource
     notes: tuple[str, ...] = ()
     regions: "Regions | None" = None  # labels of parts of the garments, where they are known
+    queries: NDArray[np.int64] | None = None  # rows of the test split that its authors ask with, and never search
+    requests: "Requests | None" = None  # what its authors ask, where they published it
 
 
 def check_splits(catalog: Catalog, where: str, splits: Iterable[Split] = Split) -> None:

@@ -257,7 +257,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from fm_bench.bench import reevaluate
+    from fm_bench.finished import reevaluate
     from fm_bench.leaderboard.table import print_report
 
     written = reevaluate(options.run_dir, options.protocol, Console(stderr=True))

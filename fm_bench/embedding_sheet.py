@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from fm_bench.bench import computing_device, data_module, load_run
+from fm_bench.bench import computing_device, data_module
 from fm_bench.data.requests import Requests, mine
 from fm_bench.errors import UserError
 from fm_bench.files import replacing
+from fm_bench.finished import load_run
 from fm_bench.methods.base import Method
 from fm_bench.outcomes.trained import Trained
 from fm_bench.outcomes.vectors import plain_vectors, vectors_of

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fm_bench.activation_sheet import activation_sheet, part_iou
-from fm_bench.bench import FinishedRun, data_module, load_run
+from fm_bench.bench import data_module
 from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
 from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
 from fm_bench.files import replacing
+from fm_bench.finished import FinishedRun, load_run
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.questions import gallery_labels, load_protocol
 from fm_bench.results import FOUND, MODEL, load_model

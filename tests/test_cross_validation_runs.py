@@ -9,9 +9,9 @@ import fakes
 import numpy as np
 import pytest
 
-from fm_bench.bench import load_run
 from fm_bench.catalog import Split
 from fm_bench.cli import main
+from fm_bench.finished import load_run
 from fm_bench.leaderboard.record import find, load
 
 SMALL = ["--evaluation.requests", "40", "--evaluation.protocols", "[search]", "--data.min_count", "2"]
