@@ -17,19 +17,20 @@ from rich.console import Console
 from rich.table import Table
 
 from fm_bench import __version__, recipe
+from fm_bench.commands import (
+    EXIT_BAD_INPUT,
+    EXIT_CHECK_FAILED,
+    EXIT_INTERRUPTED,
+    Command,
+    Commands,
+    bench,
+    leaderboard,
+    new_command,
+)
 from fm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from fm_bench.config import RunConfig
-
-EXIT_CHECK_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
-SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")
-"""Protocols whose tables stand in the README."""
-LOGGERS = ("csv", "tensorboard", "wandb", "none")
-Command = Callable[[argparse.Namespace], int]
-Commands = Any  # argparse has no public name for what add_subparsers returns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,39 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fm-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = _command(commands, "list", _list, "what there is: methods, data sets, profiles, protocols")
+    command = new_command(commands, "list", _list, "what there is: methods, data sets, profiles, protocols")
     command.add_argument("kind", nargs="?", choices=recipe.KINDS, help="only this kind")
 
-    command = _command(
-        commands, "bench", _bench, "train, search, judge and record one or more methods", takes_options=True
-    )
-    command.add_argument(
-        "methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`"
-    )
-    command.add_argument("--data", default="garments", help="see `fm-bench list data` (default garments)")
-    command.add_argument("--profile", default="quick", help="see `fm-bench list profiles` (default quick)")
-    command.add_argument("--mode", default="common", help="common (the leaderboard's) or paper")
-    command.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
-    command.add_argument(
-        "--folds", type=int, metavar="5", help="cross-validate: five runs on disjoint tests of a tenth of the data each"
-    )
-    command.add_argument(
-        "--index",
-        help="what the gallery is searched with: exact (default), a FAISS factory string such as HNSW32,Flat or "
-        "'IVF256,PQ16;nprobe=16', or milvus:gallery.db; the same as --evaluation.index",
-    )
-    command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
-    command.add_argument("--logger", choices=LOGGERS, default="csv", help="where learning curves go (default csv)")
-    command.add_argument(
-        "--options", action="store_true", help="print every option of METHOD, data set and Trainer, and stop"
-    )
+    bench.add(commands)
 
-    command = _command(commands, "evaluate", _evaluate, "judge a trained run again, by any protocol")
+    command = new_command(commands, "evaluate", _evaluate, "judge a trained run again, by any protocol")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
     command.add_argument("--protocol", required=True, help="see `fm-bench list protocols`")
 
-    command = _command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
+    command = new_command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
     command.add_argument("--protocol", help="whose requests are shown (default manipulate-1)")
     which = command.add_mutually_exclusive_group()
@@ -117,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="which requests or pictures are shown")
     command.add_argument("--out", type=Path, required=True, help="PNG to write")
 
-    command = _command(commands, "score", _score, "judge anyone's embeddings from files")
+    command = new_command(commands, "score", _score, "judge anyone's embeddings from files")
     command.add_argument(
         "--gallery", type=Path, required=True, help=".npz: embeddings (N, D), labels (N, A), optional item_ids (N,)"
     )
@@ -134,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="JSON report to write")
 
     _data_commands(commands)
-    _leaderboard_commands(commands)
+    leaderboard.add(commands)
     return parser
 
 
@@ -148,7 +126,7 @@ def _data_commands(commands: Commands) -> None:
         ("info", _data_info, "count images, values and missing labels"),
         ("preview", _data_preview, "write a contact sheet with labels"),
     ):
-        command = _command(actions, name, run, text, takes_options=True)
+        command = new_command(actions, name, run, text, takes_options=True)
         command.add_argument(
             "data", metavar="DATA", help="see `fm-bench list data`; options of its reader follow as --data.NAME VALUE"
         )
@@ -160,36 +138,6 @@ def _data_commands(commands: Commands) -> None:
                 "--out", type=Path, default=Path("preview.png"), help="PNG to write (default preview.png)"
             )
             command.add_argument("--seed", type=int, default=0, help="which pictures are shown")
-
-
-def _leaderboard_commands(commands: Commands) -> None:
-    actions = commands.add_parser("leaderboard", help="tables and pages from records").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    for name, run, text in (
-        ("build", _leaderboard_build, "write the page of all records in a folder, and the table in the README"),
-        ("check", _leaderboard_check, "exit status 1 if the page or the table is not what the records say"),
-    ):
-        command = _command(actions, name, run, text)
-        command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
-        command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"), help="the page")
-        command.add_argument("--readme", type=Path, help="Markdown file with the results markers")
-    command = _command(actions, "add", _leaderboard_add, "file the record of a run")
-    command.add_argument("run_dir", type=Path, metavar="DIR")
-    command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
-    command = _command(actions, "compare", _leaderboard_compare, "paired difference of two runs on the same requests")
-    command.add_argument("a", type=Path, metavar="DIR_A")
-    command.add_argument("b", type=Path, metavar="DIR_B")
-
-
-def _command(
-    commands: Commands, name: str, run: Command, text: str, *, takes_options: bool = False
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
-    )
-    command.set_defaults(run=run, takes_options=takes_options)
-    return command
 
 
 # ---------------------------------------------------------------------- what is done
@@ -206,53 +154,6 @@ def _list(options: argparse.Namespace) -> int:
                 table.add_row(f"{name}/{variant}", of.get("description", ""))
         console.print(table)
         console.print()
-    return 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from fm_bench.bench import Bench
-    from fm_bench.config import configure, cross_validation, option_parser
-    from fm_bench.data.folds import FOLDS
-    from fm_bench.leaderboard.site import refresh_page
-    from fm_bench.leaderboard.table import print_folds, print_table
-
-    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
-    configs = [
-        configure(spec, options.data, options.profile, options.mode, options.seed, rest) for spec in options.methods
-    ]
-    if options.options:
-        for config in configs:
-            print(option_parser(config.method, config.data).format_help())
-        return 0
-    if options.out and len(configs) > 1:
-        raise UserError(
-            f"--out {options.out} names one folder but {len(configs)} methods were given: "
-            "leave it out or give one method."
-        )
-    if options.folds not in (None, FOLDS):
-        raise UserError(
-            f"--folds is {options.folds}, but the data are cut into {FOLDS} disjoint tests of a tenth each: "
-            f"give --folds {FOLDS}, or leave it out for the data set's own split."
-        )
-    if options.folds:
-        configs = [fold for config in configs for fold in cross_validation(config)]
-    console = Console(stderr=True)
-    records = []
-    for config in configs:
-        out = options.out
-        if options.folds:
-            console.print(f"{config.label}, fold {config.fold} of 0 to {FOLDS - 1}", highlight=False)
-            out = out and out / f"fold{config.fold}"
-        record = Bench(config, out, options.runs, options.logger, options.command_line, console).run()
-        if record:
-            records.append(record)
-    if records and options.folds:
-        print_folds(records, Console())
-    elif records:
-        print_table(records, Console(), new=[record.fingerprint for record in records])
-    if records:
-        page = refresh_page(options.out or options.runs)
-        console.print(f"leaderboard: {page}")
     return 0
 
 
@@ -347,52 +248,6 @@ def _data_preview(options: argparse.Namespace) -> int:
     config = _reader_config(options)
     contact_sheet(config.read(), out=options.out, seed=options.seed)
     print(options.out)
-    return 0
-
-
-def _leaderboard_build(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.site import build
-
-    print(build(options.records, options.out))
-    if options.readme and _update_readme(options):
-        print(options.readme)
-    return 0
-
-
-def _leaderboard_check(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.record import load_all
-    from fm_bench.leaderboard.site import is_stale
-
-    stale = [options.out] if is_stale(options.records, options.out) else []
-    if options.readme and _update_readme(options, check=True):
-        stale.append(options.readme)
-    problems = load_all(options.records)[1]
-    for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
-        print(f"fm-bench: {problem}", file=sys.stderr)
-    return EXIT_CHECK_FAILED if stale or problems else 0
-
-
-def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
-    from fm_bench.leaderboard.claims import judge
-    from fm_bench.leaderboard.compare import load_runs
-    from fm_bench.leaderboard.readme import update_readme
-    from fm_bench.leaderboard.record import load_all
-
-    verdicts = judge(load_runs(options.records)[0])
-    return update_readme(options.readme, load_all(options.records)[0], verdicts, SHOWN, check=check)
-
-
-def _leaderboard_add(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.record import add
-
-    print(add(options.run_dir, options.records))
-    return 0
-
-
-def _leaderboard_compare(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.compare import compare, print_comparison
-
-    print_comparison(compare(options.a, options.b), Console())
     return 0
 
 

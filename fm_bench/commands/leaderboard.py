@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""``fm-bench leaderboard``: tables and pages from records."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
+
+SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")
+"""Protocols whose tables stand in the README."""
+
+
+def add(commands: Commands) -> None:
+    """What can be asked of the leaderboard."""
+    actions = commands.add_parser("leaderboard", help="tables and pages from records").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    for name, run, text in (
+        ("build", _build, "write the page of all records in a folder, and the table in the README"),
+        ("check", _check, "exit status 1 if the page or the table is not what the records say"),
+    ):
+        command = new_command(actions, name, run, text)
+        command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
+        command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"), help="the page")
+        command.add_argument("--readme", type=Path, help="Markdown file with the results markers")
+    command = new_command(actions, "add", _add, "file the record of a run")
+    command.add_argument("run_dir", type=Path, metavar="DIR")
+    command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
+    command = new_command(actions, "compare", _compare, "paired difference of two runs on the same requests")
+    command.add_argument("a", type=Path, metavar="DIR_A")
+    command.add_argument("b", type=Path, metavar="DIR_B")
+
+
+def _build(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.site import build
+
+    print(build(options.records, options.out))
+    if options.readme and _update_readme(options):
+        print(options.readme)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.record import load_all
+    from fm_bench.leaderboard.site import is_stale
+
+    stale = [options.out] if is_stale(options.records, options.out) else []
+    if options.readme and _update_readme(options, check=True):
+        stale.append(options.readme)
+    problems = load_all(options.records)[1]
+    for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
+        print(f"fm-bench: {problem}", file=sys.stderr)
+    return EXIT_CHECK_FAILED if stale or problems else 0
+
+
+def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
+    from fm_bench.leaderboard.claims import judge
+    from fm_bench.leaderboard.compare import load_runs
+    from fm_bench.leaderboard.readme import update_readme
+    from fm_bench.leaderboard.record import load_all
+
+    verdicts = judge(load_runs(options.records)[0])
+    return update_readme(options.readme, load_all(options.records)[0], verdicts, SHOWN, check=check)
+
+
+def _add(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.record import add as file_record
+
+    print(file_record(options.run_dir, options.records))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.compare import compare, print_comparison
+
+    print_comparison(compare(options.a, options.b), Console())
+    return 0
