@@ -22,8 +22,7 @@ from fm_bench.errors import UserError
 from fm_bench.files import replacing
 from fm_bench.finished import FinishedRun, load_run
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
-from fm_bench.questions import gallery_labels, load_protocol
-from fm_bench.results import FOUND, MODEL, load_model
+from fm_bench.results import MODEL, load_found, load_model
 
 Overlaps = dict[str, dict[str, float]]
 OVERLAP_PICTURES = 500
@@ -102,23 +101,9 @@ def load_answers(folder: Path, protocol: str, rows: int, seed: int) -> Answers:
     """
     check_rows(rows)
     run = load_run(folder)
-    path = folder / "requests" / f"{protocol}.npz"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.npz"))) or "none"
-        raise UserError(f"{folder} was not asked by protocol {protocol!r}: its protocols are {known}.")
-    requests = Requests.load(path)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(requests))[:rows])
-    requests = requests.select(chosen)
-    with np.load(folder / FOUND, allow_pickle=False) as arrays:
-        found = arrays[protocol][chosen]
-    asked, catalog = load_protocol(protocol), run.dataset.catalog
-    if asked.hit == "instance":
-        hits = catalog.item[found] == catalog.item[requests.query][:, None]
-    else:
-        labels = gallery_labels(run.dataset, found.ravel(), asked).reshape(*found.shape, -1)
-        target = requests.target[:, None]
-        hits = ((labels == target) | (target < 0)).all(axis=2)
-    return Answers(run, requests, found, hits & (found >= 0))
+    answers = load_found(folder, protocol, run.dataset)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(answers.requests))[:rows])
+    return Answers(run, answers.requests.select(chosen), answers.rows[chosen], answers.hits[chosen])
 
 
 @contextmanager

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fm_bench.attributes import MISSING
+from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.data.requests import Requests
 from fm_bench.environment import code_version, hardware, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
@@ -23,7 +26,7 @@ from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.claims import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
-from fm_bench.questions import Question
+from fm_bench.questions import Question, gallery_labels, load_protocol
 from fm_bench.recipe import EXACT
 from fm_bench.training import StageResult
 
@@ -147,6 +150,48 @@ def save_requests(
         ids = reports[name].ranking.ids[:, :TOP]
         found[name] = np.where(ids >= 0, datamodule.gallery_rows[ids], -1)
     _save_arrays(folder / FOUND, found)
+
+
+class Found(NamedTuple):
+    """What a run found for the requests of a protocol that were counted."""
+
+    requests: Requests
+    rows: NDArray[np.int64]
+    """``(R, TOP)`` rows of the catalogue, best first; -1 where an approximate index found fewer."""
+    hits: NDArray[np.bool_]
+    """``(R, TOP)`` which of them are what was asked for."""
+    labels: NDArray[np.int16]
+    """``(R, TOP, A)`` their labels, with those of regions where the protocol asks about them; -1 where unknown."""
+    before: NDArray[np.int16]
+    """``(R, A)`` labels of the queries' own pictures."""
+
+
+def load_found(folder: Path, protocol: str, dataset: Dataset) -> Found:
+    """Reads what ``save_requests`` wrote into the folder of a run on ``dataset``.
+
+    Raises:
+        UserError: if the run was not asked by ``protocol``, or its files do not fit each other.
+    """
+    path = folder / "requests" / f"{protocol}.npz"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.npz"))) or "none"
+        raise UserError(f"{folder} was not asked by protocol {protocol!r}: its protocols are {known}.")
+    requests, asked, catalog = Requests.load(path), load_protocol(protocol), dataset.catalog
+    with np.load(folder / FOUND, allow_pickle=False) as arrays:
+        rows = arrays[protocol]
+    if len(rows) != len(requests):  # those without a labelled target are not counted
+        requests = requests.select((requests.target != MISSING).any(axis=1))
+    if len(rows) != len(requests) or rows.max(initial=-1) >= len(catalog):
+        raise UserError(f"{folder / FOUND} is not of the requests in {path}: run the benchmark again.")
+    labels = gallery_labels(dataset, rows.ravel(), asked).reshape(*rows.shape, -1)
+    if asked.hit == "instance":
+        hits = catalog.item[rows] == catalog.item[requests.query][:, None]
+    else:
+        target = requests.target[:, None]
+        hits = ((labels == target) | (target == MISSING)).all(axis=2)
+    present = rows >= 0
+    before = gallery_labels(dataset, requests.query, asked)
+    return Found(requests, rows, hits & present, np.where(present[..., None], labels, MISSING), before)
 
 
 def save_scores(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
