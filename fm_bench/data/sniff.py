@@ -62,8 +62,13 @@ def read_table_bytes(path: Path, what: str, accept: str | None = None) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror or error}): it should be {what}.") from error
-    found = impostor(data[:HEAD])
+    refuse_impostor(path, data[:HEAD], what, accept)
+    return data
+
+
+def refuse_impostor(path: Path, head: bytes, what: str, accept: str | None = None) -> None:
+    """Raises UserError if the first bytes ``head`` of a table are those of something else; see ``read_table_bytes``."""
+    found = impostor(head)
     if found and found != accept:
         remedy = "run `git lfs pull` where it came from" if "LFS" in found else "download it again"
         raise UserError(f"{path} should be {what} but holds {found}: {remedy}.")
-    return data
