@@ -382,7 +382,7 @@ def _identity(record: Record) -> tuple[str, ...]:
 def _settings(record: Record) -> dict[str, Any]:
     """The settings that make a row, by their full names."""
     left_out = NOT_THE_METHOD | (frozenset() if fold_of(record) is None else _NOT_OF_ALL_FOLDS)
-    return {key: value for key, value in _flat(record.config).items() if key not in left_out}
+    return {key: value for key, value in flat(record.config).items() if key not in left_out}
 
 
 def _difference(run: Record, reference: Record) -> str:
@@ -397,14 +397,15 @@ def _difference(run: Record, reference: Record) -> str:
     return "Not the same as the other row of this name: " + ("; ".join(parts) or "another label or size") + "."
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their full names, e.g. ``hyper.margin``, from objects within objects."""
+    named: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            named |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            named[f"{prefix}{key}"] = value
+    return named
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
