@@ -5,7 +5,10 @@ from typing import ClassVar, Literal, Protocol
 
 from fm_bench.catalog import Dataset
 from fm_bench.data.garments import GarmentsReader
+from fm_bench.data.readers.darn import DarnReader
+from fm_bench.data.readers.fashion_iq import FashionIqReader
 from fm_bench.data.readers.fashion_product import FashionProductReader
+from fm_bench.data.readers.shopping100k import Shopping100kReader
 from fm_bench.data.readers.table import TableReader
 
 
@@ -29,5 +32,8 @@ class Reader(Protocol):
 READERS: dict[str, type[Reader]] = {
     GarmentsReader.name: GarmentsReader,
     FashionProductReader.name: FashionProductReader,
+    Shopping100kReader.name: Shopping100kReader,
+    DarnReader.name: DarnReader,
+    FashionIqReader.name: FashionIqReader,
     TableReader.name: TableReader,
 }

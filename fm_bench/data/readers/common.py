@@ -26,6 +26,7 @@ MISSING_TEXT = ("", "na", "n/a", "nan", "null")
 """Cells that mean that nobody annotated the value, in any case. ``none`` is not among them: it names "no collar"."""
 
 _MAX_VALUES = np.iinfo(np.int16).max
+_LOOKED_AT = 128  # listed pictures by which their folder is found
 
 
 class Encoded(NamedTuple):
@@ -267,3 +268,16 @@ def check_inside(root: Path, image: NDArray[np.str_], path: Path, *, unit: str =
                 f"{path} {unit} {number} names {name[:120]!r}, which is outside {root}: "
                 "write paths below that folder, or pass a folder that holds all pictures as --data.root."
             )
+
+
+def below(root: Path, folders: Iterable[str], image: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Listed paths, from the folder that they start from: that below ``root`` which holds most of a few of them.
+
+    Args:
+        root: the data set's folder.
+        folders: where pictures may be, relative to root; the first one if none holds any.
+        image: ``(N,)`` paths as a list has them.
+    """
+    few = [name for name in image[:: -(-len(image) // _LOOKED_AT)].tolist() if "\0" not in name]
+    folder = max(folders, key=lambda folder: sum((root / folder / name).is_file() for name in few))
+    return np.char.add(f"{folder}/", image) if folder else image

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""Fetches one file: continued where it stopped, checked, and there under its name only when it is whole."""
+
+import contextlib
+import hashlib
+import http.client
+import io
+import re
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from fm_bench import __version__
+from fm_bench.errors import UserError
+from fm_bench.files import write_text
+
+_BLOCK = 1 << 20
+_PATIENCE = 60.0  # seconds without a byte
+
+
+class Remote(NamedTuple):
+    """A file that may be fetched."""
+
+    path: str  # its place below the data set's folder
+    url: str
+    sha256: str | None = None  # None: not known; the first download's is kept beside the file and checked from then on
+    size: int | None = None  # bytes, where known
+    unpack: bool = False  # whether it is an archive of the data set's folder
+
+
+class _Opened(NamedTuple):
+    """An answer of the server."""
+
+    body: Any
+    start: int  # bytes that precede it
+    total: int | None  # bytes of the whole file, where the server says so
+    version: str  # what the server calls this version of the file, or nothing
+
+
+def fetch(remote: Remote, root: Path, console: Console) -> Path:
+    """Fetches a file unless it is there, and checks its digest in any case.
+
+    A download that was interrupted is kept as ``NAME.part`` and continued by the next call, provided that the server
+    still offers the same version or the digest is known. ``NAME`` appears only when the digest is right. Where it is
+    not known, that of the first download is written to ``NAME.sha256`` (which ``sha256sum -c`` reads), and any later
+    call compares with it.
+
+    Args:
+        remote: what to fetch.
+        root: the data set's folder; made if it is not there.
+        console: where progress is shown.
+
+    Raises:
+        UserError: if the server cannot be reached, ends early or refuses, the disk is full, or the file is not what it
+            was or should be; says what to do by hand.
+    """
+    path = root / remote.path
+    expected = remote.sha256 or _recorded(path)
+    if path.is_file():
+        _check(path, expected, f"remove it to download it again from {remote.url}")
+        return path
+    partial, version = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.version")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _answered(remote, path, _begun(partial, version, known=expected is not None)) as opened:
+            version.write_text(opened.version, encoding="utf-8")
+            _receive(opened, partial, remote, console)
+    except OSError as error:  # of the disk; the network's own are told apart below
+        reason = error.strerror or str(error)
+        raise UserError(f"{partial} could not be written ({reason}): make room and run again, it continues.") from error
+    try:
+        _check(partial, expected, "it was removed; run again, and if it happens again the source has changed")
+    except UserError:
+        partial.unlink()
+        raise
+    finally:
+        version.unlink(missing_ok=True)
+    if remote.sha256 is None and expected is None:
+        write_text(_beside(path), f"{sha256_of(partial)}  {path.name}\n")
+    partial.replace(path)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _recorded(path: Path) -> str | None:
+    """The digest that an earlier download left beside the file."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = re.match(r"[0-9a-f]{64}\b", _beside(path).read_text(encoding="utf-8"))
+        return found.group() if found else None
+    return None
+
+
+def _check(path: Path, expected: str | None, remedy: str) -> None:
+    if expected is not None and sha256_of(path) != expected:
+        raise UserError(f"{path} is not what it should be (its SHA-256 is not {expected[:12]}…): {remedy}.")
+
+
+def _begun(partial: Path, version: Path, *, known: bool) -> tuple[int, str]:
+    """Bytes that are there already and may be continued, and the version they are of."""
+    if not partial.is_file():
+        return 0, ""
+    of = version.read_text(encoding="utf-8") if version.is_file() else ""
+    return (partial.stat().st_size if of or known else 0), of
+
+
+@contextlib.contextmanager
+def _answered(remote: Remote, path: Path, begun: tuple[int, str]) -> Iterator[_Opened]:
+    """The server's answer to a request for the rest of the file."""
+    by_hand = f"download it by hand, put it at {path} and run again; or run again to continue"
+    try:
+        with _asked(remote.url, *begun) as opened:
+            yield opened
+    except urllib.error.HTTPError as error:
+        reason = f"{error.code} {error.reason}"
+        raise UserError(f"{remote.url} could not be fetched (the server says {reason}): {by_hand}.") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        raise UserError(f"{remote.url} could not be fetched ({reason}): {by_hand}.") from error
+
+
+@contextlib.contextmanager
+def _asked(url: str, start: int, version: str) -> Iterator[_Opened]:
+    headers = {"User-Agent": f"fm-bench/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  addresses are our own constants
+    try:
+        body = urllib.request.urlopen(request, timeout=_PATIENCE)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{start}":  # all of it was received before
+            yield _Opened(io.BytesIO(), start, start, version)
+            return
+        del request.headers["Range"]
+        body = urllib.request.urlopen(request, timeout=_PATIENCE)  # noqa: S310
+    with body:
+        yield _opened(body, start)
+
+
+def _opened(body: Any, asked: int) -> _Opened:
+    headers = body.headers
+    etag = headers.get("ETag", "")
+    version = headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+    if body.status == http.HTTPStatus.PARTIAL_CONTENT and span and int(span[1]) == asked:
+        return _Opened(body, asked, int(span[2]) if span[2] != "*" else None, version)
+    length = headers.get("Content-Length", "")
+    return _Opened(body, 0, int(length) if length.isdigit() else None, version)
+
+
+def _receive(opened: _Opened, partial: Path, remote: Remote, console: Console) -> None:
+    """Writes what the server sends after what is there."""
+    total = remote.size if remote.size is not None else opened.total
+    if total is not None and total - opened.start > shutil.disk_usage(partial.parent).free:
+        raise UserError(f"{remote.url} has {total / 1e9:.1f} GB, which {partial.parent} has no room for: make room.")
+    received = opened.start
+    with partial.open("r+b" if opened.start else "wb") as file, _progress(partial, total, console) as advance:
+        file.seek(opened.start)
+        file.truncate()
+        advance(received)
+        while block := opened.body.read(_BLOCK):
+            received += len(block)
+            if total is not None and received > total:
+                raise UserError(f"{remote.url} sends more than the {total:,} bytes it should have: try again later.")
+            file.write(block)
+            advance(len(block))
+    if total is not None and received < total:
+        raise UserError(
+            f"{remote.url} ended after {received:,} of {total:,} bytes: run again, it continues where it stopped."
+        )
+
+
+@contextlib.contextmanager
+def _progress(path: Path, total: int | None, console: Console) -> Iterator[Callable[[int], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(path.name.removesuffix(".part"), total=total)
+        yield lambda count: progress.advance(task, count)
