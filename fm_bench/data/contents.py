@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Digests of many files' contents: what tells byte-identical pictures, whatever they are called."""
+"""What many files hold, remembered: digests, which tell byte-identical pictures, and the sizes of pictures."""
 
 import contextlib
 import hashlib
@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from fm_bench.data.images import FORMATS
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, replacing
 
@@ -49,10 +51,55 @@ def content_digests(root: Path, names: NDArray[np.str_]) -> NDArray[np.bytes_]:
         root: the folder.
         names: ``(N,)`` paths below it.
     """
-    memory = cache_dir() / f"contents-{digest(str(root.resolve()))[:24]}.parquet"
+
+    def content(path: str) -> bytes | None:
+        data = read_bytes(path)
+        return hashlib.sha256(data).hexdigest().encode() if data else None
+
+    def of_name(name: str) -> bytes:
+        return hashlib.sha256(b"no content\0" + name.encode()).hexdigest().encode()
+
+    found = _remembered(root, names, "contents", content)
+    return np.array([found[name] or of_name(name) for name in names.tolist()], dtype="S64")
+
+
+def picture_sizes(root: Path, names: NDArray[np.str_]) -> NDArray[np.int32]:
+    """Width and height of each picture ``(N, 2)`` by its header alone, 0 where there is no picture to be read.
+
+    Sizes are remembered like digests, see ``content_digests``.
+
+    Args:
+        root: the folder.
+        names: ``(N,)`` paths below it.
+    """
+
+    def size(path: str) -> bytes | None:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                return f"{image.width}x{image.height}".encode()
+        except Exception:  # decoders raise whatever hostile bytes lead them to
+            return None
+
+    found = _remembered(root, names, "sizes", size)
+    sizes = [(found[name] or b"0x0").split(b"x") for name in names.tolist()]
+    return np.array(sizes, dtype="S10").reshape(len(names), 2).astype(np.int32)
+
+
+def _remembered(
+    root: Path, names: NDArray[np.str_], kind: str, look: Callable[[str], bytes | None]
+) -> dict[str, bytes | None]:
+    """What ``look`` tells of each file below ``root``, None where it tells nothing; unchanged files are not reopened.
+
+    Args:
+        root: the folder.
+        names: ``(N,)`` paths below it.
+        kind: of what is told, by which it is remembered in the cache folder.
+        look: takes a path; may raise OSError.
+    """
+    memory = cache_dir() / f"{kind}-{digest(str(root.resolve()))[:24]}.parquet"
     known = _recall(memory)
 
-    def stamp_and_digest(name: str) -> tuple[_Stamp | None, bytes]:
+    def stamp_and_value(name: str) -> tuple[_Stamp, bytes] | None:
         path = os.path.join(root, name)  # noqa: PTH118  a Path costs as much as reading a small file
         try:
             status = os.stat(path)  # noqa: PTH116
@@ -60,18 +107,17 @@ def content_digests(root: Path, names: NDArray[np.str_]) -> NDArray[np.bytes_]:
             before = known.get(name)
             if before and before[0] == stamp:
                 return before
-            data = read_bytes(path)
-        except OSError:
-            data = b""
-        if not data:
-            return None, hashlib.sha256(b"no content\0" + name.encode()).hexdigest().encode()
-        return stamp, hashlib.sha256(data).hexdigest().encode()
+            value = look(path)
+        except (OSError, ValueError):  # a name with a NUL is no path
+            return None
+        return None if value is None else (stamp, value)
 
     unique = list(dict.fromkeys(names.tolist()))
-    found = dict(zip(unique, in_threads(stamp_and_digest, unique, "reading files"), strict=True))
-    if any(stamp and known.get(name) != (stamp, value) for name, (stamp, value) in found.items()):
-        _remember(memory, known | {name: (stamp, value) for name, (stamp, value) in found.items() if stamp})
-    return np.array([found[name][1] for name in names.tolist()], dtype="S64")
+    found = dict(zip(unique, in_threads(stamp_and_value, unique, "reading files"), strict=True))
+    settled = {name: entry for name, entry in found.items() if entry}
+    if any(known.get(name) != entry for name, entry in settled.items()):
+        _remember(memory, known | settled)
+    return {name: entry[1] if entry else None for name, entry in found.items()}
 
 
 def in_threads(function: Callable[[_In], _Out], values: Sequence[_In], label: str) -> list[_Out]:

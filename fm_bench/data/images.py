@@ -23,7 +23,8 @@ MAX_PIXELS = 89_478_485
 MAX_STRETCH = 1.1
 """Pictures whose aspect is this close to the wanted one are stretched to it; others are shown whole, on white."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # none that runs another program or follows links
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded: no format that runs another program or follows links."""
 
 
 @dataclass(eq=False)
@@ -81,7 +82,7 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
     if kind is None:
         raise UnreadableImageError(impostor(head) or "not an image")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(f"{image.width} x {image.height} pixels, too large")
             if at_least:
