@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from fm_bench import third_party
 from fm_bench.catalog import Dataset
 from fm_bench.config import GIVEN_BY_DATA, RunConfig
 from fm_bench.data.datamodule import FashionDataModule
@@ -29,6 +30,7 @@ from fm_bench.files import digest, write_json
 from fm_bench.launch import join
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
+from fm_bench.loggers import log_results
 from fm_bench.memory import Peak, peak_memory
 from fm_bench.methods import METHODS, Method
 from fm_bench.outcomes import Trained, other_outcomes, refusals
@@ -41,6 +43,7 @@ from fm_bench.questions import (
     gallery_labels,
     gallery_size,
     load_protocol,
+    sample_of,
     wishes,
 )
 from fm_bench.recipe import EXACT
@@ -122,6 +125,7 @@ class Bench:
         logger: ``csv``, ``tensorboard``, ``wandb`` or ``none``.
         command: as the user gave it, for the record.
         console: where progress is shown.
+        pictures: how many requests the logger shows with what was found, see ``fm_bench.loggers.log_results``.
     """
 
     config: RunConfig
@@ -130,6 +134,7 @@ class Bench:
     logger: str = "csv"
     command: str = ""
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    pictures: int | None = None
 
     def run(self) -> Record | None:
         """Trains, embeds, searches, judges and writes the record; continues where an earlier attempt stopped.
@@ -156,6 +161,7 @@ class Bench:
             if is_rank_zero():
                 _claim(folder, fingerprint, self.config)
             self._introduce(dataset)
+            check_folds(self.config)
             check_protocols(self.config.evaluation, dataset)
             refused = refusals(self.config, dataset)
             with clock("prepare"):
@@ -188,7 +194,7 @@ class Bench:
         with agreed("recording"):  # the others wait: a process that ends early may take the run with it
             if not is_rank_zero():
                 return None
-            notes += _stage_notes(stages)
+            notes += _stage_notes(stages) + third_party.notes(self.config.source)
             facts = Facts(self.config, fingerprint, data_digest, self.command, notes, _memory(peak, vectors))
             return self._record(facts, trained, vectors, reports, searching, stages, clock)
 
@@ -218,6 +224,7 @@ class Bench:
         facts = replace(facts, notes=[*trained.dataset.notes, *method.row_notes, *told, *facts.notes])
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)
+        log_results(self.logger, folder, record, self.pictures, self.say)
         return record
 
     def say(self, line: str) -> None:
@@ -249,6 +256,8 @@ class Bench:
             "code": code_digest(),
             "weights": numeric["hyper"].get("weights"),
         }
+        if self.config.source:
+            key["source"] = self.config.source["digest"]
         config = self.config
         runner = StageRunner(
             folder, config.seed, config.budget, config.stages, config.trainer, self.logger, key, self.say, run
@@ -316,6 +325,7 @@ def judge(
             targets=requests.target,
             gallery_labels=gallery_labels(datamodule.dataset, rows, protocol),
             exclude=exclusions(requests, rows) if protocol.exclude_query else None,
+            infeasible="miss" if protocol.requests == "published" else "error",
             changed=requests.attribute,
             attribute_names=requests.schema.names,
             gallery_items=items[rows],
@@ -325,6 +335,14 @@ def judge(
             searcher=searching.opener(name, len(requests)),
         )
     return reports
+
+
+def check_folds(config: RunConfig) -> None:
+    """Raises UserError if a protocol of the run is of a cross-validation and the run is not, or the other way round."""
+    about = sample_of(config.evaluation.protocols, config.data_names)
+    if about is not None and (about[1].split == "folds") != (config.fold is not None):
+        verb = "leave --folds out" if config.fold is not None else "add --folds 5"
+        raise UserError(f"{about[0]} needs {about[1].sizes() or 'the split of the data'}: {verb}.")
 
 
 def _check_index(config: RunConfig, method: Method, dataset: Dataset) -> None:

@@ -12,22 +12,24 @@ import inspect
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentParser, Namespace
 
-from fm_bench import recipe
+from fm_bench import recipe, third_party
 from fm_bench.catalog import Dataset
 from fm_bench.data.crops import cropped
 from fm_bench.data.folds import FOLDS, folded, whole_digest
 from fm_bench.data.readers import READERS
+from fm_bench.data.sample import Room, sampled
 from fm_bench.environment import computes_in_bfloat16
 from fm_bench.errors import UserError, unknown
 from fm_bench.leaderboard import record as record_file
 from fm_bench.methods import METHODS
+from fm_bench.questions import alike, sample_of
 from fm_bench.recipe import EXACT, EvaluationConfig, LoaderConfig, StageBudget
 
 # Trainer settings that change what is printed or where it is kept, but no number.
@@ -52,7 +54,7 @@ class RunConfig:
     """Everything that a run is made of.
 
     Args:
-        method: name under ``benchmarks/methods``.
+        method: name under ``benchmarks/methods``, or of a method that is not the suite's own.
         variant: of the method, or empty.
         data: name under ``benchmarks/data``.
         profile: name under ``benchmarks/profiles``.
@@ -67,6 +69,7 @@ class RunConfig:
         trainer: arguments of ``Trainer`` that are not its defaults.
         fold: of a 5-fold cross-validation, 0 to 4; None for the split that comes with the data.
         folded: digest of the data, whatever their split, that are cross-validated; empty without folds.
+        source: where a method comes from that is not the suite's own, see ``fm_bench.third_party``.
     """
 
     method: str
@@ -84,6 +87,7 @@ class RunConfig:
     trainer: dict[str, Any]
     fold: int | None = None
     folded: str = ""
+    source: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -96,9 +100,18 @@ class RunConfig:
         aspect, short = READERS[recipe.reader_name(self.data)].aspect, self.loader.image_size
         return (round(short * aspect), short) if aspect >= 1 else (short, round(short / aspect))
 
+    @property
+    def data_names(self) -> tuple[str, str]:
+        """What its data are called: the name of the recipe, and that of the reader."""
+        return self.data, recipe.reader_name(self.data)
+
     def read(self) -> Dataset:
         """Catalogue and pictures of the run. Raises UserError for everything a user can mend."""
+        about = sample_of(self.evaluation.protocols, self.data_names)
         dataset = READERS[recipe.reader_name(self.data)](**self.reader).read()
+        if about is not None:
+            room = Room(self.evaluation.gallery, self.evaluation.requests) if self.evaluation.shrink else None
+            dataset = sampled(dataset, about[1], about[0], self.data, room)
         dataset = dataset if self.fold is None else folded(dataset, self.fold)
         dataset = cropped(dataset) if self.loader.crop == "true" else dataset
         if self.folded and self.folded != whole_digest(dataset):
@@ -113,7 +126,12 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
-        """The inverse of ``to_dict``, for plain Trainer settings."""
+        """The inverse of ``to_dict``, for plain Trainer settings.
+
+        Raises:
+            UserError: if a method that is not the suite's own cannot be loaded, or has changed.
+        """
+        third_party.rejoin(plain["method"], plain.get("source", {}))
         stages = {name: StageBudget(**budget) for name, budget in plain["stages"].items()}
         loader, evaluation = LoaderConfig(**plain["loader"]), EvaluationConfig(**plain["evaluation"])
         return cls(**dict(plain) | {"stages": stages, "loader": loader, "evaluation": evaluation})
@@ -132,11 +150,16 @@ class RunConfig:
         plain["evaluation"]["index"] = self.evaluation.index_name
         if self.evaluation.index == EXACT:
             del plain["evaluation"]["index"]
+        if not self.evaluation.shrink:
+            del plain["evaluation"]["shrink"]
         for budget in plain["stages"].values():
             for name in [name for name in ("batch_size", "passes") if budget[name] == getattr(StageBudget(), name)]:
                 del budget[name]
         if self.fold is None:
             del plain["fold"], plain["folded"]
+        plain["source"].pop("reference", None)  # where it lies changes no number
+        if not self.source:
+            del plain["source"]
         return plain
 
 
@@ -144,7 +167,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
     """Merges the recipes of a run and the options of its command line.
 
     Args:
-        spec: ``method`` or ``method/variant``.
+        spec: ``method`` or ``method/variant``; for methods that are not the suite's own see ``third_party.join``.
         data: name of the data set.
         profile: name of the profile.
         mode: ``common`` or ``paper``.
@@ -158,6 +181,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         raise unknown("mode", mode, MODES)
     if seed < 0:
         raise UserError(f"--seed is {seed}: give 0 or more.")
+    spec, source = third_party.join(spec)
     method, variant = recipe.split_method(spec)
     merged = recipe.defaults(method, variant, data, profile, mode)
     parser = option_parser(method, data)
@@ -169,6 +193,11 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()
     }
     values = parser.instantiate(given).as_dict()
+    evaluation = EvaluationConfig(**given.evaluation.as_dict())
+    names = (data, recipe.reader_name(data))
+    if (about := sample_of(evaluation.protocols, names)) is not None:  # what is asked beside is of the same pictures
+        also = [name for name in evaluation.also if alike(name, about[1], names)]
+        evaluation = replace(evaluation, also=also)
     return RunConfig(
         method=method,
         variant=variant,
@@ -181,8 +210,9 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         hyper=given.method.as_dict() if "method" in given else {},
         stages={stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages},
         loader=LoaderConfig(**given.loader.as_dict()),
-        evaluation=EvaluationConfig(**given.evaluation.as_dict()),
+        evaluation=evaluation,
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
+        source=source,
     )
 
 

@@ -33,6 +33,7 @@ from fm_bench.methods import Context, Method
 from fm_bench.processes import agreed, gather, tell
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
 from fm_bench.reuse import recall, remember
+from fm_bench.third_party import source_digest
 from fm_bench.training import Progress, interruptible
 
 Side = Literal["gallery", "queries"]
@@ -129,11 +130,11 @@ class Embedder:
 
 
 def weights_digest(method: Method) -> str:
-    """Digest of a trained method: its class, version, hyper-parameters and every byte of its state."""
+    """Digest of a trained method: its class, version, source, hyper-parameters and every byte of its state."""
     hasher = hashlib.sha256()
     # What the first weights were read from is left out, since a trained method is loaded without them.
     hyper = {name: value for name, value in method.hparams.items() if name != "weights"}
-    hasher.update(digest(type(method).__name__, method.version, hyper).encode())
+    hasher.update(digest(type(method).__name__, method.version, source_digest(type(method)), hyper).encode())
     for name, value in sorted(method.state_dict().items()):
         hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         hasher.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

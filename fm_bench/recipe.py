@@ -32,22 +32,45 @@ def benchmarks_dir() -> Path:
     return next(path for path in (here / "benchmarks", here.parent / "benchmarks") if (path / "methods").is_dir())
 
 
+_joined: dict[str, dict[str, Any]] = {}
+"""Recipes of methods that are not the suite's own, by name, see ``fm_bench.third_party``."""
+
+
 def names(kind: str) -> list[str]:
     """Every recipe of a kind, e.g. ``names("profiles")``."""
-    return sorted(path.stem for path in (benchmarks_dir() / kind).glob("*.yaml"))
+    own = {path.stem for path in (benchmarks_dir() / kind).glob("*.yaml")}
+    return sorted(own.union(_joined) if kind == "methods" else own)
 
 
-@cache
+def join(name: str, content: dict[str, Any]) -> None:
+    """Makes the recipe of a method known that is not the suite's own."""
+    _joined[name] = content
+
+
+def is_joined(name: str) -> bool:
+    """Whether the recipe of a method came by ``join``."""
+    return name in _joined
+
+
 def load(kind: str, name: str) -> dict[str, Any]:
     """One recipe as a dictionary.
 
     Raises:
         UserError: if there is no such recipe (with the nearest names), or it has a key that means nothing.
     """
+    if kind == "methods" and name in _joined:
+        return _joined[name]
     if name not in names(kind):
         raise unknown(kind.removesuffix("s"), name, names(kind))
-    path = benchmarks_dir() / kind / f"{name}.yaml"
+    return checked(kind, benchmarks_dir() / kind / f"{name}.yaml")
+
+
+@cache
+def checked(kind: str, path: Path) -> dict[str, Any]:
+    """The recipe in a file. Raises UserError if it has a key that means nothing."""
     content = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no keys with values: use {', '.join(sorted(_KEYS[kind]))}.")
     surplus = set(content) - _KEYS.get(kind, set(content))
     if surplus:
         raise UserError(f"{path} has the unknown key {sorted(surplus)[0]!r}: use {', '.join(sorted(_KEYS[kind]))}.")
@@ -124,6 +147,8 @@ class EvaluationConfig:
         protocols: names under ``benchmarks/protocols``.
         also: further ones, which are left out without a word where the data cannot answer them.
         index: what the gallery is searched with, see ``fm_bench.retrieval.openers``.
+        shrink: let protocols of papers, which otherwise say exactly how much is searched and asked, shrink to
+            ``gallery``, ``requests`` and what the data hold. The row says so.
     """
 
     gallery: int | None = None
@@ -131,6 +156,7 @@ class EvaluationConfig:
     protocols: list[str] = field(default_factory=lambda: ["manipulate-1", "manipulate-2", "search"])
     also: list[str] = field(default_factory=list)
     index: str = EXACT
+    shrink: bool = False
 
     def __post_init__(self) -> None:
         for name in ("gallery", "requests"):
@@ -141,10 +167,11 @@ class EvaluationConfig:
                 "or the token into the environment variable MILVUS_TOKEN."
             )
         for name in self.every:
-            sweeps = load("protocols", name).get("sweep")
-            if sweeps and self.index != EXACT:
+            protocol = load("protocols", name)
+            counts = "in galleries of many sizes" if protocol.get("sweep") else "the rank of one designated image"
+            if (protocol.get("sweep") or protocol.get("mrr_item")) and self.index != EXACT:
                 raise UserError(
-                    f"protocol {name!r} counts in galleries of many sizes, which only exact search can: "
+                    f"protocol {name!r} counts {counts}, which only exact search can: "
                     f"leave out the protocol, or --index {self.index}."
                 )
         if not self.protocols:

@@ -15,7 +15,6 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -33,12 +32,12 @@ from fm_bench.data.examples import per_step
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
+from fm_bench.loggers import stage_logger
 from fm_bench.methods import Method, Stage
 from fm_bench.processes import agreed, gather, is_rank_zero
 from fm_bench.recipe import StageBudget
 from fm_bench.reuse import recall, remember
 
-LOGGERS = ("csv", "tensorboard", "wandb", "none")
 FINAL = "final.pt"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -67,7 +66,7 @@ class StageRunner:
         budget: training images of the whole run; a triplet counts as three.
         budgets: per stage, which share of it and in how many epochs.
         trainer: keyword arguments for every ``Trainer``; they win over the stage's own.
-        logger: one of ``LOGGERS``.
+        logger: see ``fm_bench.loggers.stage_logger``.
         key: everything else that can change a trained weight (data, loader, code), as plain values.
         say: prints a line for the user.
         of_run: fingerprint of the run, which then takes stages from other runs that trained them; empty takes only what
@@ -234,7 +233,7 @@ class StageRunner:
         given["plugins"] = [WholeCheckpoints(), *given.get("plugins", [])]
         own: dict[str, Any] = {
             "max_epochs": epochs,
-            "logger": self._logger(stage),
+            "logger": stage_logger(self.logger, self.out, stage.name, self.say),
             "num_sanity_val_steps": 0,
             "limit_val_batches": None if stage.monitor else 0,
             "use_distributed_sampler": False,  # our loaders share whole batches out among processes themselves
@@ -248,26 +247,6 @@ class StageRunner:
                 del given["strategy"]
         fixed: dict[str, Any] = {"callbacks": callbacks} | ({} if stage.trained else {"max_epochs": 0})
         return own | given | fixed
-
-    def _logger(self, stage: Stage) -> Logger | bool:
-        logs, name = self.out / "logs", stage.name
-        attempt = 1
-        while (logs / name).exists():  # an earlier attempt was interrupted: its curves stay
-            attempt += 1
-            name = f"{stage.name}-{attempt}"
-        try:
-            if self.logger == "csv":
-                return CSVLogger(logs, name=None, version=name)
-            if self.logger == "tensorboard":
-                return TensorBoardLogger(logs, name=None, version=name)
-            if self.logger == "wandb":
-                return WandbLogger(project="fm-bench", name=f"{self.out.name}-{name}", save_dir=self.out)
-        except Exception as error:  # not installed, not logged in: each service fails in its own way
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise UserError(
-                f"the logger {self.logger!r} could not be started ({reason}): choose another one."
-            ) from error
-        return False
 
 
 _AUTOMATIC: dict[str, Any] = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1}
