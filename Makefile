@@ -15,7 +15,7 @@ FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  settings     METHOD=flam[/m-adv] DATA=garments|fashion-product|table PROFILE=quick|full|smoke SEED=0 ARGS="…"'
+	@echo '  settings     METHOD=flam[/m-adv]|all DATA=garments|fashion-product|table PROFILE=quick|full|smoke SEED="0 1 2" ARGS="…"'
 
 setup: $(VENV)/.installed ## create .venv with everything pinned by constraints.txt
 
@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),tensorboard,dev]'
 	@touch $@
 
-bench: setup ## train, search and record one method: make bench METHOD=flam
+bench: setup ## train, search and record: make bench METHOD=flam, or METHOD=all and several SEED and DATA
 	@test -n '$(METHOD)' || { echo 'METHOD is not given: try make bench METHOD=flam' >&2; $(BIN)/fm-bench list methods >&2; exit 2; }
 	@$(BIN)/fm-bench bench $(METHOD) --data $(DATA) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 

@@ -44,7 +44,7 @@ def test_list_names_everything(capsys):
         (["bench", "random", "--data", "fashion-product"], "--data.root is not given"),
         (["bench", "random", "--trainer.max_epoch", "1"], "--trainer.max_epochs"),
         (["bench", "random", "--trainer.max_epochs", "many"], "'many'"),
-        (["bench", "random", "oracle", "--out", "x"], "--out x names one folder but 2 methods"),
+        (["bench", "random", "oracle", "--out", "x"], "--out x names one folder but 2 runs"),
         (["bench", "random", "--evaluation.protocols", "[manipulat-1]"], "did you mean manipulate-1"),
         (["evaluate", "absent", "--protocol", "search"], "absent"),
         (["explain", "absent", "--out", "x.png"], "absent"),

@@ -3,11 +3,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fm_bench.commands import Commands, new_command
+from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
 from fm_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from fm_bench.campaign import Job
+    from fm_bench.leaderboard.record import Record
 
 LOGGERS = ("csv", "tensorboard", "wandb", "none")
 
@@ -18,12 +23,14 @@ def add(commands: Commands) -> None:
         commands, "bench", _bench, "train, search, judge and record one or more methods", takes_options=True
     )
     command.add_argument(
-        "methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`"
+        "methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`, or all"
     )
-    command.add_argument("--data", default="garments", help="see `fm-bench list data` (default garments)")
+    command.add_argument("--data", nargs="+", default=["garments"], help="see `fm-bench list data` (default garments)")
     command.add_argument("--profile", default="quick", help="see `fm-bench list profiles` (default quick)")
     command.add_argument("--mode", default="common", help="common (the leaderboard's) or paper")
-    command.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    command.add_argument(
+        "--seed", "--seeds", dest="seeds", type=int, nargs="+", default=[0], help="of everything random (default 0)"
+    )
     command.add_argument(
         "--folds", type=int, metavar="5", help="cross-validate: five runs on disjoint tests of a tenth of the data each"
     )
@@ -41,42 +48,30 @@ def add(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from fm_bench.bench import Bench
-    from fm_bench.config import configure, cross_validation, option_parser
-    from fm_bench.data.folds import FOLDS
+    from fm_bench.campaign import run_all, tell_failures
+    from fm_bench.config import option_parser
+    from fm_bench.launch import started
     from fm_bench.leaderboard.site import refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
-    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
-    configs = [
-        configure(spec, options.data, options.profile, options.mode, options.seed, rest) for spec in options.methods
-    ]
+    jobs = _jobs(options)
     if options.options:
-        for config in configs:
-            print(option_parser(config.method, config.data).format_help())
+        for method, data in dict.fromkeys((job.configs[0].method, job.configs[0].data) for job in jobs):
+            print(option_parser(method, data).format_help())
         return 0
-    if options.out and len(configs) > 1:
+    if options.out and len(jobs) > 1:
         raise UserError(
-            f"--out {options.out} names one folder but {len(configs)} methods were given: "
-            "leave it out or give one method."
+            f"--out {options.out} names one folder but {len(jobs)} runs were asked for: leave it out or ask for one."
         )
-    if options.folds not in (None, FOLDS):
-        raise UserError(
-            f"--folds is {options.folds}, but the data are cut into {FOLDS} disjoint tests of a tenth each: "
-            f"give --folds {FOLDS}, or leave it out for the data set's own split."
-        )
-    if options.folds:
-        configs = [fold for config in configs for fold in cross_validation(config)]
     console = Console(stderr=True)
-    records = []
-    for config in configs:
-        out = options.out
-        if options.folds:
-            console.print(f"{config.label}, fold {config.fold} of 0 to {FOLDS - 1}", highlight=False)
-            out = out and out / f"fold{config.fold}"
-        record = Bench(config, out, options.runs, options.logger, options.command_line, console).run()
-        if record:
-            records.append(record)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if len(jobs) > 1 and started()[0] == 1:  # processes that were started together run everything together
+        records, failures = run_all(jobs, options.runs, say)
+    else:
+        records, failures = [record for job in jobs for record in _run(job, options, console)], {}
     if records and options.folds:
         print_folds(records, Console())
     elif records:
@@ -84,4 +79,50 @@ def _bench(options: argparse.Namespace) -> int:
     if records:
         page = refresh_page(options.out or options.runs)
         console.print(f"leaderboard: {page}")
-    return 0
+    tell_failures(failures, len(jobs), say)
+    return EXIT_CHECK_FAILED if failures else 0
+
+
+def _jobs(options: argparse.Namespace) -> "list[Job]":
+    """Every method on every data set with every seed, each once. Raises UserError if one of them makes no sense."""
+    from fm_bench.campaign import EVERY, Job, every_method, options_of
+    from fm_bench.config import configure, cross_validation
+    from fm_bench.data.folds import FOLDS
+
+    if options.folds not in (None, FOLDS):
+        raise UserError(
+            f"--folds is {options.folds}, but the data are cut into {FOLDS} disjoint tests of a tenth each: "
+            f"give --folds {FOLDS}, or leave it out for the data set's own split."
+        )
+    rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
+    specs = [spec for given in options.methods for spec in (every_method() if given == EVERY else [given])]
+    shared = ["--profile", options.profile, "--mode", options.mode, "--runs", str(options.runs)]
+    shared += ["--logger", options.logger, *(["--folds", str(options.folds)] if options.folds else [])]
+    jobs: dict[str, Job] = {}
+    for seed in options.seeds:
+        for data in options.data:
+            fitting = options_of(data, options.data, rest) if len(options.data) > 1 else rest
+            for spec in specs:
+                config = configure(spec, data, options.profile, options.mode, seed, fitting)
+                configs = cross_validation(config) if options.folds else [config]
+                command = ["bench", spec, "--data", data, "--seed", str(seed), *shared, *fitting]
+                job = Job(tuple(configs), tuple(command))
+                jobs.setdefault(job.name, job)
+    return list(jobs.values())
+
+
+def _run(job: "Job", options: argparse.Namespace, console: Console) -> "list[Record]":
+    """The records of one job, run here; none on processes that write none."""
+    from fm_bench.bench import Bench
+    from fm_bench.data.folds import FOLDS
+
+    records = []
+    for config in job.configs:
+        out = options.out
+        if config.fold is not None:
+            console.print(f"{config.label}, fold {config.fold} of 0 to {FOLDS - 1}", highlight=False)
+            out = out and out / f"fold{config.fold}"
+        record = Bench(config, out, options.runs, options.logger, options.command_line, console).run()
+        if record:
+            records.append(record)
+    return records

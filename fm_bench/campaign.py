@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""Many runs, one after another: what is recorded is skipped, and a run that fails does not take the others with it.
+
+Every run is a command in a process of its own. It can be killed for its memory, and its record tells its own memory and
+its own command.
+"""
+
+import inspect
+import itertools
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from fm_bench import recipe
+from fm_bench.bench import default_out, digest_of, run_fingerprint
+from fm_bench.config import RunConfig
+from fm_bench.data.readers import READERS
+from fm_bench.errors import UserError
+from fm_bench.files import digest
+from fm_bench.leaderboard import record as record_file
+from fm_bench.leaderboard.record import Record
+from fm_bench.leaderboard.table import duration
+
+EVERY = "all"
+"""Stands for every method with every variant."""
+_SENTENCE = "fm-bench: "
+_PATIENCE = 5.0  # seconds that an interrupted run has, until it is told once more
+_INTERRUPTED = 130
+
+
+def every_method() -> list[str]:
+    """Every method and variant, as ``METHOD`` is written."""
+    variants = {name: recipe.load("methods", name).get("variants", {}) for name in recipe.names("methods")}
+    return [spec for name, of in variants.items() for spec in (name, *(f"{name}/{variant}" for variant in of))]
+
+
+def options_of(data: str, among: Sequence[str], options: Sequence[str]) -> list[str]:
+    """``options`` without those of the readers of other data sets, such as the root of photos for rendered garments.
+
+    Args:
+        data: name of the data set.
+        among: the data sets that the same command runs on.
+        options: what is left of the command line, e.g. ``["--data.root", "photos", "--budget", "900"]``.
+    """
+    known = {name: set(inspect.signature(READERS[recipe.reader_name(name)]).parameters) for name in (*among, data)}
+    others = set().union(*known.values()) - known[data]
+    starts = [at for at, word in enumerate(options) if word.startswith("--")] + [len(options)]
+    kept = list(options[: starts[0]])
+    for start, end in itertools.pairwise(starts):
+        group, _, name = options[start].partition("=")[0].removeprefix("--").partition(".")
+        if group != "data" or name.partition(".")[0] not in others:
+            kept += options[start:end]
+    return kept
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of a campaign.
+
+    Args:
+        configs: what it runs: one configuration, or the folds of a cross-validation.
+        command: arguments of ``fm-bench`` that run it.
+    """
+
+    configs: tuple[RunConfig, ...]
+    command: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """``amnet/no-memory on garments, seed 1``."""
+        config = self.configs[0]
+        return f"{config.label} on {config.data}, seed {config.seed}"
+
+
+class Ended(NamedTuple):
+    """What became of all runs: the records, in the order of the jobs, and a sentence for each job that failed."""
+
+    records: list[Record]
+    failures: dict[str, str]
+
+
+@dataclass
+class TimeLeft:
+    """Expects of a run what runs like it have taken."""
+
+    _taken: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Notes that ``job`` has taken ``seconds``."""
+        self._taken.append((job.configs[0].label, job.configs[0].data, seconds))
+
+    def of(self, jobs: Sequence[Job]) -> float | None:
+        """Seconds that ``jobs`` will take, None while nothing has finished."""
+        return sum(self._expected(job) for job in jobs) if self._taken else None
+
+    def _expected(self, job: Job) -> float:
+        label, data = job.configs[0].label, job.configs[0].data
+        alike = [
+            [seconds for *what, seconds in self._taken if what == [label, data]],
+            [seconds for _, where, seconds in self._taken if where == data],
+            [seconds for *_, seconds in self._taken],
+        ]
+        return statistics.fmean(next(found for found in alike if found))
+
+
+def run_all(
+    jobs: Sequence[Job],
+    runs: Path,
+    say: Callable[[str], None],
+    start: Callable[[Sequence[str]], str | None] | None = None,
+) -> Ended:
+    """Runs every job that is not recorded yet, and says what is done and how long the rest will take.
+
+    Args:
+        jobs: what to run, in this order.
+        runs: where runs are kept.
+        say: shows a line.
+        start: runs one command of ``fm-bench`` to its end and returns a sentence if it failed; by default in a process
+            of its own.
+    """
+    start = start or in_a_process
+    places, records, failures = _places(jobs, runs), dict[str, list[Record]](), dict[str, str]()
+    left, clock = [], TimeLeft()
+    for job in jobs:
+        if found := _recorded(places[job.name]):
+            records[job.name] = found
+            clock.add(job, sum(record.seconds.get("total", 0.0) for record in found))
+        else:
+            left.append(job)
+    say(f"{len(jobs)} runs: {len(records)} recorded already, {_to_go(left, clock)}")
+    for number, job in enumerate(left, 1):
+        say(f"run {number} of {len(left)}: {job.name}")
+        began = time.perf_counter()
+        failure = start(job.command)
+        found = _recorded(places[job.name] or _places([job], runs)[job.name])
+        if failure is None and not found:
+            failure = f"it ended without a record below {runs}: were its code or data changed meanwhile?"
+        if failure is None:
+            records[job.name] = found
+            clock.add(job, time.perf_counter() - began)
+        else:
+            failures[job.name] = failure
+        say(f"{job.name}: {failure or 'recorded'} ({_to_go(left[number:], clock)})")
+    return Ended([record for job in jobs for record in records.get(job.name, ())], failures)
+
+
+def _to_go(left: Sequence[Job], clock: TimeLeft) -> str:
+    seconds = clock.of(left)
+    return f"{len(left)} to go" + (f", about {duration(seconds)}" if left and seconds is not None else "")
+
+
+def _places(jobs: Sequence[Job], runs: Path) -> dict[str, list[Path]]:
+    """Where the records of each job will lie; none for data that cannot be read, which the run itself will say."""
+    digests: dict[str, str] = {}
+    places: dict[str, list[Path]] = {}
+    for job in jobs:
+        try:
+            places[job.name] = [_place(config, runs, digests) for config in job.configs]
+        except UserError:
+            places[job.name] = []
+    return places
+
+
+def _place(config: RunConfig, runs: Path, digests: dict[str, str]) -> Path:
+    same = digest(config.data, config.reader, config.fold, config.loader.crop)
+    if same not in digests:  # all methods read the same
+        digests[same] = digest_of(config.read())
+    return default_out(config, run_fingerprint(config, digests[same]), runs) / record_file.FILE
+
+
+def _recorded(places: Sequence[Path]) -> list[Record]:
+    """The records at ``places``; none unless all are there."""
+    if not places or not all(path.exists() for path in places):
+        return []
+    try:
+        return [record_file.load(path) for path in places]
+    except UserError:  # the run itself says what is wrong with it
+        return []
+
+
+def in_a_process(command: Sequence[str]) -> str | None:
+    """Runs ``fm-bench`` with the arguments ``command``; returns a sentence if it failed.
+
+    Raises:
+        KeyboardInterrupt: if the user interrupts it.
+    """
+    process = subprocess.Popen(  # noqa: S603 our own command line
+        [sys.executable, "-m", "fm_bench.cli", *command], stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    last = ""
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
+        status = process.wait()
+    except KeyboardInterrupt:
+        _end(process)
+        raise
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}, as happens where memory runs out."
+    return None if status == 0 else last.removeprefix(_SENTENCE) or f"it ended with status {status}."
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Waits for a process that has been interrupted along with this one, and interrupts it if it has not."""
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def tell_failures(failures: Mapping[str, str], asked: int, say: Callable[[str], None]) -> None:
+    """Shows what became of the jobs that failed."""
+    if failures:
+        say(f"{len(failures)} of {asked} runs failed; the same command tries them again:")
+    for name, sentence in failures.items():
+        say(f"  {name}: {sentence}")

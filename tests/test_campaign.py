@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Many runs in one command: what is recorded is skipped, what fails is told at the end, Ctrl-C loses nothing."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from fm_bench import recipe
+from fm_bench.campaign import Ended, Job, TimeLeft, every_method, in_a_process, options_of, run_all
+from fm_bench.cli import main
+from fm_bench.config import configure
+from fm_bench.errors import UserError
+from fm_bench.leaderboard.record import Record, find, load, save
+
+sys.path.append(str(Path(__file__).parent / "leaderboard"))
+from records import make
+
+
+def job(spec: str, seed: int, data: str = "garments") -> Job:
+    config = configure(spec, data, "smoke", "common", seed)
+    return Job((config,), (spec, str(seed)))
+
+
+class Runner:
+    """Takes the place of processes: records what does not fail, and is interrupted before ``stop``."""
+
+    def __init__(self, runs: Path, jobs: list[Job], fails: tuple[str, ...] = (), stop: int = 99) -> None:
+        self.runs, self.jobs, self.fails, self.stop = runs, jobs, fails, stop
+        self.started: list[tuple[str, ...]] = []
+
+    def __call__(self, command: tuple[str, ...]) -> str | None:
+        if len(self.started) == self.stop:
+            raise KeyboardInterrupt
+        self.started.append(tuple(command))
+        if command[0] in self.fails:
+            return "it broke."
+        save(self.record(command), self.places[command])
+        return None
+
+    @property
+    def places(self) -> dict[tuple[str, ...], Path]:
+        from fm_bench.campaign import _places
+
+        places = _places(self.jobs, self.runs)
+        return {job.command: places[job.name][0] for job in self.jobs}
+
+    def record(self, command: tuple[str, ...]) -> Record:
+        return make(command[0], int(command[1]), seconds={"total": 600.0})
+
+
+def campaign(runner: Runner) -> tuple[Ended, list[str]]:
+    said: list[str] = []
+    return run_all(runner.jobs, runner.runs, said.append, runner), said
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[Job]:
+    return [job(spec, seed) for seed in (0, 1) for spec in ("random", "identity", "oracle")]
+
+
+def test_a_failure_is_told_and_the_rest_is_run_and_what_is_recorded_is_skipped(jobs, tmp_path):
+    ended, said = campaign(Runner(tmp_path, jobs, fails=("identity",)))
+    assert [(record.name, record.seed) for record in ended.records] == [
+        (spec, seed) for seed in (0, 1) for spec in ("random", "oracle")
+    ]
+    assert ended.failures == {f"identity on garments, seed {seed}": "it broke." for seed in (0, 1)}
+    assert said[0] == "6 runs: 0 recorded already, 6 to go"
+    assert said[-1] == "oracle on garments, seed 1: recorded (0 to go)"
+
+    again = Runner(tmp_path, jobs)
+    ended, said = campaign(again)
+    assert again.started == [("identity", "0"), ("identity", "1")]
+    assert said[0] == "6 runs: 4 recorded already, 2 to go, about 20.0 min"  # two like those of 600 s
+    assert (len(ended.records), ended.failures) == (6, {})
+
+
+def test_interrupted_the_same_campaign_goes_on_where_it_stopped(jobs, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        campaign(Runner(tmp_path, jobs, stop=2))
+    rest = Runner(tmp_path, jobs)
+    campaign(rest)
+    assert rest.started == [each.command for each in jobs[2:]]
+
+
+def test_a_run_that_leaves_no_record_has_failed(jobs, tmp_path):
+    said: list[str] = []
+    ended = run_all(jobs[:1], tmp_path, said.append, lambda _: None)
+    assert "without a record" in ended.failures["random on garments, seed 0"]
+
+
+def test_runs_of_the_same_kind_tell_best_how_long_a_run_takes(jobs):
+    clock, (random, identity, oracle) = TimeLeft(), jobs[:3]
+    other = Job((dataclasses.replace(oracle.configs[0], data="garments-street"),), ())
+    assert clock.of([random]) is None
+    clock.add(random, 10)
+    clock.add(random, 30)
+    clock.add(identity, 80)
+    assert clock.of([random, identity]) == 100
+    assert clock.of([oracle]) == 40  # the mean of all on this data set
+    assert clock.of([other]) == 40  # or of everything
+    clock.add(other, 7)
+    assert clock.of([other]) == 7
+    assert clock.of([]) == 0
+
+
+def test_all_means_every_method_and_variant():
+    names = every_method()
+    assert set(recipe.names("methods")) < set(names)
+    assert "amnet/no-memory" in names
+    assert len(names) == len(set(names))
+
+
+def test_options_of_other_readers_are_left_out():
+    options = ["--data.root", "a b", "--budget", "9", "--data.street=0.5", "--data.rot", "x"]
+    both = ["garments", "fashion-product"]
+    assert options_of("garments", both, options) == ["--budget", "9", "--data.street=0.5", "--data.rot", "x"]
+    assert options_of("fashion-product", both, options) == ["--data.root", "a b", "--budget", "9", "--data.rot", "x"]
+    assert options_of("garments", ["garments"], options) == options  # a mistake stays one
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("exit 0", None),
+        (
+            "echo working >&2; echo 'fm-bench: no such data: look.' >&2; exit 2",
+            "no such data: look elsewhere.",
+        ),
+        ("echo 'RuntimeError: odd' >&2; exit 1", "RuntimeError: odd"),
+        ("exit 3", "it ended with status 3."),
+        ("kill -KILL $$", "it was ended by SIGKILL, as happens where memory runs out."),
+    ],
+)
+def test_how_a_process_ended_is_one_sentence(script, says, tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert in_a_process(["bench"]) == says
+
+
+def test_a_process_that_was_interrupted_ends_the_campaign(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexit 130\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(KeyboardInterrupt):
+        in_a_process(["bench"])
+
+
+def test_one_command_runs_several_and_ends_with_the_sentence_of_the_one_that_failed(tmp_path, capsys, monkeypatch):
+    def here(command):  # as a process would
+        status = main([*command, "--trainer.enable_progress_bar", "false"])
+        return capsys.readouterr().err.strip().splitlines()[-1] if status else None
+
+    monkeypatch.setattr("fm_bench.campaign.in_a_process", here)
+    monkeypatch.setattr("fm_bench.leaderboard.site.refresh_page", lambda runs: runs)
+    command = ["bench", "amgan-t", "random", "--profile", "smoke", "--loader.image_size", "16", "--logger", "none"]
+    assert main([*command, "--evaluation.protocols", "[search]", "--runs", str(tmp_path)]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-2] == "1 of 2 runs failed; the same command tries them again:"
+    assert "amgan-t on garments, seed 0: fm-bench: pictures of 16 x 16 cannot be halved" in told[-1]
+    (path,) = find(tmp_path)
+    assert load(path).name == "random"
+    assert load(path).command.startswith("fm-bench bench random --data garments --seed 0")
+
+
+def test_several_runs_have_no_folder_in_common():
+    with pytest.raises(UserError, match="none-such"):
+        configure("random", "none-such", "smoke", "common", 0)
+    assert main(["bench", "random", "--seeds", "0", "1", "--out", "x"]) == 2
+    assert not Path("x").exists()
