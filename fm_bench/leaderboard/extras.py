@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from fm_bench.errors import UserError
-from fm_bench.files import digest, replacing, write_json
+from fm_bench.files import digest, replacing, write_text
 from fm_bench.leaderboard.record import FILE, find, load
 
 SCHEMA = 1
@@ -174,7 +174,8 @@ def save_extras(extras: Extras, sheet: bytes | None, path: Path) -> None:
     if sheet is not None:
         with replacing(target.with_suffix(".webp")) as temporary:
             temporary.write_bytes(sheet)
-    write_json(target, extras.to_json())
+    text = json.dumps(extras.to_json(), allow_nan=False, separators=(",", ":"))  # long lists: no line for each number
+    write_text(target, text + "\n")
 
 
 def load_extras(path: Path) -> tuple[Extras, bytes | None] | None:

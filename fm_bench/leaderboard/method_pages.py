@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: MIT
+"""A page for every method and variant: settings, command, learning curves, results, how requests fail, examples.
+
+Like the main page, each is one HTML file that needs nothing else, and the same records give the same bytes. Tables come
+from records alone; curves, rates and examples from what runs left beside them, see ``extras.py``. Nothing runs on these
+pages: their policy allows no script.
+"""
+
+import base64
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+from fm_bench import recipe
+from fm_bench.errors import UserError
+from fm_bench.files import write_text
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
+from fm_bench.leaderboard.curves import COLOURS
+from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
+from fm_bench.leaderboard.learning import Line, chart
+from fm_bench.leaderboard.links import slug
+from fm_bench.leaderboard.record import Record, find, load, load_all
+from fm_bench.leaderboard.rows import Cell, Row, Table, flat, hardware, pool, tables
+from fm_bench.leaderboard.shown import ABOUT, number, words, work
+from fm_bench.leaderboard.site import MODES, _environment, _source
+from fm_bench.leaderboard.table import MISSING, ends
+
+FIRST = ("train/loss", "val/accuracy@20")
+"""Curves that are shown at once; others can be unfolded."""
+GENERATOR = '<meta name="generator" content="fm-bench method page">'
+NAMES = {"train/loss": "training loss", "val/accuracy@20": "validation accuracy@20"}
+
+Kept = tuple[Extras, bytes | None]
+"""The extras of a run, and the bytes of its pictures."""
+
+
+def build_pages(records: Path, out: Path, home: str = "../index.html") -> list[Path]:
+    """Writes a page for every method and variant that has a record, and removes pages of those that have none.
+
+    What could not be taken is logged as a warning.
+
+    Args:
+        records: folder of the records.
+        out: folder of the pages.
+        home: address of the main page, as seen from these.
+
+    Returns:
+        The pages, sorted.
+
+    Raises:
+        UserError: if ``records`` is no folder or a page cannot be written.
+    """
+    pages, problems = _pages_of(records, home)
+    for problem in problems:
+        logging.getLogger(__name__).warning("%s", problem)
+    for name, html in pages.items():
+        write_text(out / name, html)
+    for page in _ours(out):
+        if page.name not in pages:
+            page.unlink()
+    return [out / name for name in pages]
+
+
+def stale_pages(records: Path, out: Path, home: str = "../index.html") -> list[Path]:
+    """The pages in ``out`` that are missing, out of date or too many. Raises UserError as ``build_pages``."""
+    pages, _ = _pages_of(records, home)
+    wrong = [
+        out / name
+        for name, html in pages.items()
+        if not (out / name).is_file() or (out / name).read_text(encoding="utf-8", errors="replace") != html
+    ]
+    return wrong + [page for page in _ours(out) if page.name not in pages]
+
+
+def _pages_of(records: Path, home: str) -> tuple[dict[str, str], list[str]]:
+    """Every page by its file's name, and what is wrong with extras."""
+    kept: dict[str, Kept] = {}
+    problems = []
+    for path in find(records):
+        with suppress(UserError):  # damaged records are named on the main page
+            fingerprint = load(path).fingerprint
+            try:
+                if (extras := load_extras(path)) is not None:
+                    kept[fingerprint] = extras
+            except UserError as error:
+                problems.append(str(error))
+    return render_pages(load_all(records)[0], kept, home), problems
+
+
+def _ours(folder: Path) -> list[Path]:
+    """Pages in ``folder`` that an earlier build wrote, sorted."""
+    return [
+        page
+        for page in sorted(folder.glob("*.html"))
+        if GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:4000]
+    ]
+
+
+def render_pages(records: Sequence[Record], kept: Mapping[str, Kept], home: str) -> dict[str, str]:
+    """Every page as text, by the name of its file.
+
+    Args:
+        records: all records, in any order.
+        kept: fingerprint of a run -> what it left for its page.
+        home: address of the main page, as seen from these.
+    """
+    every = tables(records)
+    labels: dict[str, str] = {}
+    for record in records:
+        labels.setdefault(f"{slug(record.label)}.html", record.label)
+    return {name: _render(labels[name], every, kept, home) for name in sorted(labels)}
+
+
+# What the template shows ------------------------------------------------------------------------------------------
+
+
+class Settings(NamedTuple):
+    """The settings of runs that differ in their seeds alone: those unlike their defaults, then all."""
+
+    changed: tuple[tuple[str, str, str], ...]
+    known: bool  # whether the defaults are
+    every: tuple[tuple[str, str], ...]
+
+
+class Chart(NamedTuple):
+    """One quantity while a stage was trained."""
+
+    title: str
+    svg: Markup
+    first: bool
+
+
+class Stage(NamedTuple):
+    """The learning curves of a stage, or why there are none."""
+
+    name: str
+    charts: tuple[Chart, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Detail:
+    """How the requests of one own row fail, and what it reaches by attribute."""
+
+    row: Row
+    requests: int
+    results: int
+    rates: tuple[tuple[str, Cell], ...]
+    attributes: tuple[tuple[str, Cell | None, tuple[float | None, ...]], ...]
+    told: bool  # whether anything is known of failures
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """The method's rows in one table, with its variants, the leading row and the yardsticks."""
+
+    table: Table
+    about: str
+    place: str
+    groups: tuple[tuple[str, str, int], ...]
+    columns: tuple[Column, ...]
+    lines: tuple[tuple[Row, bool, tuple[Shown | None, ...]], ...]
+    details: tuple[Detail, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shots:
+    """Examples and looks of one run, with the sheet of their pictures."""
+
+    id: str
+    run: Record
+    protocol: str
+    kinds: tuple[tuple[str, tuple[Example, ...]], ...]
+    looks: tuple[Look, ...]
+    sheet: Sheet | None
+    address: Markup
+
+    def place(self, cell: int) -> str:
+        """Where a cell is on the sheet, as a CSS background position."""
+        assert self.sheet is not None
+        row, column = divmod(cell, self.sheet.columns)
+        across = 100 * column / max(1, self.sheet.columns - 1)
+        return f"{across:.3f}% {100 * row / max(1, self.sheet.rows - 1):.3f}%"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """All that a page shows of one data set, profile and mode."""
+
+    id: str
+    data: str
+    profile: str
+    mode: str
+    about_mode: str
+    settings: Settings
+    runs: tuple[tuple[Record, str], ...]
+    notes: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    seeds: tuple[tuple[str, str], ...]
+    stages: tuple[Stage, ...]
+    shots: Shots | None
+    without: tuple[str, ...]
+
+
+def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: str) -> str:
+    mine: dict[tuple[str, str, str], list[Table]] = {}
+    for table in every:
+        if any(row.label == label for row in table.rows):
+            mine.setdefault(table.key[:3], []).append(table)
+    parts = tuple(_part(f"p{n}", label, of, kept) for n, of in enumerate(mine.values(), start=1))
+    runs = [run for part in parts for run, _ in part.runs]
+    extras = [kept[run.fingerprint][0] for run in runs if run.fingerprint in kept]
+    pages = _environment()
+    html = pages.get_template("method.html").render(
+        generator=Markup(GENERATOR),  # noqa: S704 our own text
+        style=Markup(_source(pages, "page.css") + "\n" + _source(pages, "method.css")),  # noqa: S704 our own files
+        label=label,
+        home=home,
+        description=_description(runs[0], extras),
+        about=next((one.about for one in extras if one.about), ()),
+        parts=parts,
+        rate_names=RATES,
+        missing=MISSING,
+        words=words,
+        ends=ends,
+        number=number,
+        code_spans=code_spans,
+    )
+    return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
+
+
+def code_spans(text: str) -> Markup:
+    """``text`` with what stands between double backticks as code."""
+    pieces = text.split("``")
+    return Markup("").join(
+        Markup("<code>%s</code>") % piece if i % 2 and i + 1 < len(pieces) else escape(piece)
+        for i, piece in enumerate(pieces)
+    )
+
+
+def _description(run: Record, extras: Sequence[Extras]) -> tuple[str, ...]:
+    """What the run itself said it is; for older records, what the recipe says today."""
+    if found := next((one.description for one in extras if one.description), ()):
+        return found
+    with suppress(UserError):
+        of = recipe.load("methods", run.method)
+        lines = (of.get("description"), of.get("variants", {}).get(run.variant, {}).get("description"))
+        return tuple(str(line) for line in lines if line)
+    return ()
+
+
+def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) -> Part:
+    own = [row for table in of for row in table.rows if row.label == label]
+    runs = list({run.fingerprint: run for row in own for run in row.records}.values())
+    with_extras = [run for run in runs if run.fingerprint in kept]
+    lone = {run.seed for run in runs if sum(other.seed == run.seed for other in runs) == 1}
+    names = {run.fingerprint: _seed(run, run.seed not in lone) for run in runs}
+    colours = {run.fingerprint: f"var(--s{i % COLOURS})" for i, run in enumerate(runs)}
+    data, profile, mode = of[0].key[:3]
+    without = [names[run.fingerprint] for run in runs if run.fingerprint not in kept]
+    return Part(
+        id=name,
+        data=data,
+        profile=profile,
+        mode=mode,
+        about_mode=MODES[mode],
+        settings=_settings(runs[0], kept),
+        runs=tuple((run, hardware(run)) for run in runs),
+        notes=tuple(dict.fromkeys(note for row in own for note in row.notes)),
+        standings=tuple(_standing(label, table, kept) for table in of),
+        seeds=tuple((names[run.fingerprint], colours[run.fingerprint]) for run in with_extras),
+        stages=_stages(with_extras, kept, names, colours),
+        shots=_shots(f"{name}-sheet", with_extras, kept),
+        without=tuple(without),
+    )
+
+
+def _seed(run: Record, several: bool) -> str:
+    fold = run.config.get("fold")
+    name = f"seed {run.seed}" + ("" if fold is None else f", fold {fold}")
+    return f"{name}, run {run.fingerprint[:8]}" if several and fold is None else name
+
+
+def _settings(run: Record, kept: Mapping[str, Kept]) -> Settings:
+    extras = kept.get(run.fingerprint)
+    changed = () if extras is None else tuple((key, *pair) for key, pair in extras[0].changed.items())
+    every = tuple((key, str(value)) for key, value in flat(run.config).items())
+    return Settings(changed, extras is not None, every)
+
+
+def _standing(label: str, table: Table, kept: Mapping[str, Kept]) -> Standing:
+    own = [row for row in table.rows if row.label == label]
+    competing = [row for row in table.rows if row.role == "method"]
+    shown = [
+        row
+        for row in table.rows
+        if row.first.method == own[0].first.method or row.role != "method" or row is competing[0]
+    ]
+    columns = columns_of(table)
+    groups = _groups(columns, table.key.protocol)
+    return Standing(
+        table=table,
+        about=ABOUT.get(table.key.protocol, ""),
+        place=work(table.key.protocol, table.requests, table.key.gallery),
+        groups=groups,
+        columns=columns,
+        lines=tuple((row, row in own, tuple(column.cell(row) for column in columns)) for row in shown),
+        details=tuple(_detail(row, table, kept) for row in own),
+    )
+
+
+def _groups(columns: Iterable[Column], protocol: str) -> tuple[tuple[str, str, int], ...]:
+    widths: dict[str, int] = {}
+    for column in columns:
+        widths[column.group] = widths.get(column.group, 0) + 1
+    return tuple((*heading(group, protocol), width) for group, width in widths.items())
+
+
+def _detail(row: Row, table: Table, kept: Mapping[str, Kept]) -> Detail:
+    protocol = table.key.protocol
+    of = [kept[run.fingerprint][0].rates.get(protocol) for run in row.records if run.fingerprint in kept]
+    told = [one for one in of if one is not None]
+    pooled = ((name, pool([one.total.get(name) for one in told])) for name in RATES)
+    names = dict.fromkeys([*table.attributes, *(name for one in told for name in one.by_attribute)])
+    attributes = []
+    for name in names:
+        parts = [one.by_attribute.get(name, {}) for one in told]
+        means = (pool([{"value": part[rate]} if rate in part else None for part in parts]) for rate in RATES)
+        attributes.append((name, row.attribute_cell(name), tuple(mean and mean.value for mean in means)))
+    return Detail(
+        row,
+        told[0].requests if told else 0,
+        told[0].results if told else 0,
+        tuple((name, cell) for name, cell in pooled if cell is not None),
+        tuple(attributes),
+        bool(told),
+    )
+
+
+def _stages(
+    runs: Sequence[Record], kept: Mapping[str, Kept], names: Mapping[str, str], colours: Mapping[str, str]
+) -> tuple[Stage, ...]:
+    extras = {run.fingerprint: kept[run.fingerprint][0] for run in runs}
+    every = dict.fromkeys(
+        stage for run in runs for stage in [*run.config.get("stages", {}), *extras[run.fingerprint].curves]
+    )
+    stages = []
+    for stage in every:
+        metrics = dict.fromkeys(name for of in extras.values() for name in of.curves.get(stage, {}))
+        ordered = [name for name in FIRST if name in metrics] + [name for name in metrics if name not in FIRST]
+        charts = []
+        for metric in ordered:
+            found = {key: of.curves.get(stage, {}).get(metric, ()) for key, of in extras.items()}
+            lines = [Line(names[key], colours[key], points) for key, points in found.items() if points]
+            if lines:
+                title = NAMES.get(metric, metric)
+                charts.append(Chart(title, chart(lines, f"{title} in stage {stage}"), metric in FIRST))
+        reasons = dict.fromkeys(of.without_curves[stage] for of in extras.values() if stage in of.without_curves)
+        if charts or reasons:
+            stages.append(Stage(stage, tuple(charts), "; ".join(reasons)))
+    return tuple(stages)
+
+
+def _shots(name: str, runs: Sequence[Record], kept: Mapping[str, Kept]) -> Shots | None:
+    """The examples of the first run that has some."""
+    for run in runs:
+        extras, content = kept[run.fingerprint]
+        if extras.examples:
+            by_kind: dict[str, list[Example]] = {}
+            for example in extras.examples:
+                by_kind.setdefault(example.kind, []).append(example)
+            address = Markup("data:image/webp;base64,") + base64.b64encode(content or b"").decode()
+            kinds = tuple((kind, tuple(of)) for kind, of in by_kind.items())
+            return Shots(name, run, extras.examples_of, kinds, extras.looks, extras.sheet, address)
+    return None
