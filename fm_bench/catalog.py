@@ -187,6 +187,19 @@ class Dataset(NamedTuple):
     regions: "Regions | None" = None  # labels of parts of the garments, where they are known
     queries: NDArray[np.int64] | None = None  # rows of the test split that its authors ask with, and never search
     requests: "Requests | None" = None  # what its authors ask, where they published it
+    searched: NDArray[np.int64] | None = None  # rows that are searched, where a protocol says exactly which
+
+
+def gallery_of(dataset: Dataset) -> NDArray[np.int64]:
+    """``(N,)`` ascending rows of the gallery: what a shop has on offer, and nobody asks with.
+
+    Those are the shop photos of the test split that are not among ``queries``, unless ``searched`` says otherwise.
+    """
+    if dataset.searched is not None:
+        return dataset.searched
+    rows = dataset.catalog.rows(Split.TEST)
+    rows = rows[dataset.catalog.domain[rows] == Domain.SHOP]
+    return rows if dataset.queries is None else np.setdiff1d(rows, dataset.queries)
 
 
 def check_splits(catalog: Catalog, where: str, splits: Iterable[Split] = Split) -> None:

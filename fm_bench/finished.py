@@ -18,7 +18,7 @@ from fm_bench.files import write_json
 from fm_bench.launch import join, placed
 from fm_bench.leaderboard import record as record_file
 from fm_bench.processes import agreed, is_rank_zero, together
-from fm_bench.questions import ask_all, check_protocols, load_protocol
+from fm_bench.questions import alike, ask_all, check_protocols, load_protocol, sample_of
 from fm_bench.results import MODEL, load_model
 
 
@@ -62,6 +62,12 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             f"{protocol!r} searches no gallery: add --evaluation.protocols '[\"{protocol}\"]' to the command of a run."
         )
     run = load_run(folder)
+    about = sample_of(run.config.evaluation.protocols, run.config.data_names)
+    if not alike(protocol, about and about[1], run.config.data_names):
+        raise UserError(
+            f"{protocol!r} is about other pictures than {folder} was trained on: add "
+            f"--evaluation.protocols '[\"{protocol}\"]' to the command of a run."
+        )
     judged = replace(run.config.evaluation, protocols=[protocol], also=[])
     config = replace(run.config, evaluation=judged, trainer=placed(run.config.trainer))
     join(config.trainer)

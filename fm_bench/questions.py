@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from fm_bench import recipe
 from fm_bench.attributes import AttributeSchema
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset, Domain, Split, gallery_of
+from fm_bench.data.mixed import mixed
 from fm_bench.data.regions import WHOLE, Regions, regions_of
 from fm_bench.data.requests import Requests, mine, same_item
+from fm_bench.data.sample import Sample, role
 from fm_bench.errors import UserError
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.recipe import EvaluationConfig
@@ -39,6 +41,49 @@ def retrieval(names: Sequence[str]) -> list[Protocol]:
     return [protocol for protocol in protocols if protocol.kind == "retrieval"]
 
 
+def sample_of(protocols: Sequence[str], data: Sequence[str]) -> tuple[str, Sample] | None:
+    """The pictures that a run is about, and the protocol that says so; None where it is about whatever the data hold.
+
+    Args:
+        protocols: of one run.
+        data: what its data are called: the name of the recipe, and that of the reader.
+
+    Raises:
+        UserError: if a protocol is not defined on these data, or two are about different pictures.
+    """
+    found = [(name, _own_sample(load_protocol(name), data)) for name in protocols]
+    (first, sample), *others = found
+    for name, other in others:
+        if other != sample:
+            raise UserError(
+                f"{first} and {name} are not about the same pictures: give --evaluation.protocols one of the two."
+            )
+    return None if sample is None else (first, sample)
+
+
+def alike(protocol: str, sample: Sample | None, data: Sequence[str]) -> bool:
+    """Whether ``protocol`` is about the pictures of ``sample``."""
+    try:
+        return _own_sample(load_protocol(protocol), data) == sample
+    except UserError:
+        return False
+
+
+def _own_sample(protocol: Protocol, data: Sequence[str]) -> Sample | None:
+    samples = [load_protocol(name).sample for name in protocol.like] or [protocol.sample]
+    known = [sample for sample in samples if sample is not None]
+    for sample in known:
+        if set(sample.data) & set(data):
+            return sample
+    if not known:
+        return None
+    defined = sorted({name for sample in known for name in sample.data})
+    raise UserError(
+        f"{protocol.name} is defined on {' and '.join(defined)}, not on {data[0]}: give --data {defined[0]}, "
+        "or a protocol that asks of any data, see `fm-bench list protocols`."
+    )
+
+
 def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit: int | None) -> Requests:
     """The requests of one protocol against a gallery.
 
@@ -51,18 +96,28 @@ def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit:
     Raises:
         UserError: if these data cannot answer the protocol.
     """
-    catalog = dataset.catalog
-    queries = gallery
-    attributes: Sequence[int] | None = None
-    if protocol.queries == "street":
-        rows = catalog.rows(Split.TEST)
-        queries = rows[catalog.domain[rows] == Domain.STREET]
+    if protocol.requests == "published":
+        return _published(dataset, limit)
+    catalog, queries = dataset.catalog, _asking(dataset, gallery, protocol)
     if protocol.hit == "instance":
         return same_item(catalog, queries, gallery, limit=limit, seed=REQUEST_SEED)
+    attributes: Sequence[int] | None = None
     if protocol.regions:
         regions = regions_of(dataset)
         attributes = regions.attributes(catalog.schema)
         catalog = regions.extend(catalog)
+    elif protocol.asked:
+        attributes = [role(catalog.schema, name) for name in protocol.asked]
+    if protocol.one_change:
+        return mixed(
+            catalog,
+            queries,
+            gallery,
+            one_change=protocol.one_change,
+            limit=limit,
+            seed=REQUEST_SEED,
+            attributes=attributes,
+        )
     return mine(
         catalog,
         queries,
@@ -73,6 +128,41 @@ def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit:
         seed=REQUEST_SEED,
         attributes=attributes,
     )
+
+
+def _asking(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int64]:
+    """Rows of the pictures that ask."""
+    catalog = dataset.catalog
+    if protocol.queries == "apart":
+        if dataset.queries is None:
+            raise UserError(
+                f"{protocol.name} asks with pictures that are kept out of the gallery, but these data name none: "
+                "read data whose authors do, see `fm-bench list protocols`."
+            )
+        return dataset.queries
+    if protocol.queries == "street":
+        rows = catalog.rows(Split.TEST)
+        return np.asarray(rows[catalog.domain[rows] == Domain.STREET])
+    return np.asarray(gallery[catalog.split[gallery] == Split.TEST])  # a gallery may hold training pictures, too
+
+
+def _published(dataset: Dataset, limit: int | None) -> Requests:
+    """The requests that came with the data, in their order."""
+    requests = dataset.requests
+    if requests is None or not len(requests):
+        raise UserError(
+            "no requests were published with these data: read data that come with some, see `fm-bench list protocols`."
+        )
+    return requests if limit is None else requests.select(np.arange(min(limit, len(requests))))
+
+
+def limit_of(config: EvaluationConfig, protocol: Protocol) -> int | None:
+    """At most so many requests of a protocol are asked: its own number, or that of the run's configuration."""
+    own = protocol.requests
+    if own is None:
+        return config.requests
+    number = own if isinstance(own, int) else None
+    return min(number or config.requests, config.requests) if config.shrink else number
 
 
 def gallery_labels(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int16]:
@@ -104,24 +194,27 @@ def ask_all(
     """
     asked: dict[str, Question] = {}
     problems: dict[str, str] = {}
-    for protocol in retrieval(config.every):
+    for protocol in _fitting(config, len(gallery)):
         try:
-            asked[protocol.name] = Question(protocol, ask(dataset, gallery, protocol, config.requests))
+            asked[protocol.name] = Question(protocol, ask(dataset, gallery, protocol, limit_of(config, protocol)))
         except UserError as error:
             problems[protocol.name] = f"{protocol.name}: {error}"
     if problems and not asked:
         raise UserError(next(iter(problems.values())))
-    return asked, [problem for name, problem in problems.items() if name in config.protocols]
+    told = [problem for name, problem in problems.items() if name in config.protocols]
+    if dataset.searched is not None and len(gallery) < len(dataset.searched):
+        told.append(f"{len(dataset.searched) - len(gallery):,} images are unreadable and not searched.")
+    return asked, told
 
 
 def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
     """Raises UserError, before any training, if a protocol looks deeper than the gallery is large.
 
-    The same holds if no protocol finds a feasible request among the labels.
+    The same holds if no protocol finds a feasible request among the labels, or one finds fewer than it must ask.
     """
-    rows, size = _shop(dataset), gallery_size(config, dataset)
+    rows, size = gallery_of(dataset), gallery_size(config, dataset)
     problems = []
-    protocols = retrieval(config.every)
+    protocols = _fitting(config, size)
     for protocol in protocols:
         if protocol.depth >= size:  # the query's own picture is left out
             raise UserError(
@@ -129,20 +222,36 @@ def check_protocols(config: EvaluationConfig, dataset: Dataset) -> None:
                 "give a larger test split or gallery."
             )
         try:
-            ask(dataset, rows, protocol, limit=1)
+            _check_number(config, protocol, ask(dataset, rows, protocol, _probe(config, protocol)))
         except UserError as error:
             problems.append(error)
     if protocols and len(problems) == len(protocols):
         raise problems[0]
 
 
+def _probe(config: EvaluationConfig, protocol: Protocol) -> int:
+    """How many requests are enough to know that there are enough."""
+    return protocol.requests if isinstance(protocol.requests, int) and not config.shrink else 1
+
+
+def _check_number(config: EvaluationConfig, protocol: Protocol, requests: Requests) -> None:
+    if len(requests) < _probe(config, protocol):
+        raise UserError(
+            f"{protocol.name} asks {protocol.requests:,} requests, but these data allow {len(requests):,}: get all of "
+            "the data, or try it out with --profile smoke."
+        )
+
+
+def _fitting(config: EvaluationConfig, gallery: int) -> list[Protocol]:
+    """The run's protocols that search; where it shrinks a paper's, their cut-offs end before the gallery does."""
+    protocols = retrieval(config.every)
+    if not config.shrink:
+        return protocols
+    return [protocol.within(gallery - 1) if protocol.exact else protocol for protocol in protocols]
+
+
 def gallery_size(config: EvaluationConfig, dataset: Dataset) -> int:
     """Images of the gallery that a run searches."""
-    rows = _shop(dataset)
-    return len(rows) if config.gallery is None else min(len(rows), config.gallery)
-
-
-def _shop(dataset: Dataset) -> NDArray[np.int64]:
-    rows = dataset.catalog.rows(Split.TEST)
-    shop: NDArray[np.int64] = rows[dataset.catalog.domain[rows] == Domain.SHOP]
-    return shop
+    rows = gallery_of(dataset)
+    exactly = dataset.searched is not None or config.gallery is None
+    return len(rows) if exactly else min(len(rows), config.gallery or 0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from fm_bench.attributes import AttributeSchema
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset, Domain, Split, gallery_of
 from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
 from fm_bench.data.datasets import Gallery, Pictures, PlainImages, Queries, loader
 from fm_bench.data.examples import Examples, examples, pairs, per_step
@@ -45,7 +45,8 @@ class FashionDataModule(L.LightningDataModule):
         num_workers: loader processes; 0 loads in the training process. It changes no batch.
         seed: of all training batches.
         on_error: refuse unreadable pictures, or leave them out of every split before anything is drawn.
-        gallery: search at most this many images of the test split; the smaller galleries are nested in the larger.
+        gallery: search at most this many images of ``gallery_of(dataset)``; the smaller galleries are nested in the
+            larger. What is searched is never fewer where a protocol has said exactly which (``Dataset.searched``).
         val_requests: at most this many validation requests.
         changes: how many attributes a training triplet or a validation request changes.
         cache: folder of decoded pictures; by default ``files.cache_dir()``.
@@ -178,10 +179,7 @@ class FashionDataModule(L.LightningDataModule):
             self._test = self._pictures(Split.TEST)
 
     def _pictures(self, split: Split) -> Pictures:
-        catalog = self._dataset.catalog
-        rows = catalog.rows(split)
-        if split is Split.TEST:
-            rows = self._choose_gallery(rows)
+        rows = self._choose_gallery() if split is Split.TEST else self._dataset.catalog.rows(split)
         pictures = self._cached(rows, split.name.lower())
         if not len(pictures):
             raise UserError(
@@ -193,12 +191,11 @@ class FashionDataModule(L.LightningDataModule):
         cache = cached_images(self._dataset, rows, label=f"{label} images", **self._options)
         return Pictures.readable(self._dataset.catalog, rows, cache)
 
-    def _choose_gallery(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        # What a shop has on offer is what is searched.
-        shop: NDArray[np.int64] = rows[self._dataset.catalog.domain[rows] == Domain.SHOP]
-        if self._gallery_size is None or self._gallery_size >= len(shop):
-            return shop
-        chosen: NDArray[np.int64] = np.random.default_rng(PROTOCOL_SEED).permutation(shop)[: self._gallery_size]
+    def _choose_gallery(self) -> NDArray[np.int64]:
+        rows = gallery_of(self._dataset)
+        if self._dataset.searched is not None or self._gallery_size is None or self._gallery_size >= len(rows):
+            return rows
+        chosen: NDArray[np.int64] = np.random.default_rng(PROTOCOL_SEED).permutation(rows)[: self._gallery_size]
         return np.sort(chosen)
 
     # ------------------------------------------------------------------ training
@@ -303,7 +300,7 @@ class FashionDataModule(L.LightningDataModule):
 
     @property
     def gallery_rows(self) -> NDArray[np.int64]:
-        """``(N,)`` ascending catalogue rows of the searched images: shop photos of the test split."""
+        """``(N,)`` ascending catalogue rows of the searched images, see ``gallery_of``."""
         return self._predict().rows
 
     @property

@@ -31,7 +31,9 @@ NOTE = (
 
 
 def folded(dataset: Dataset, fold: int) -> Dataset:
-    """The data set with the split of one fold; everything else, the order of its rows included, stays.
+    """The data set with the split of one fold; the order of its rows and what is searched stay.
+
+    Queries and requests that came with the data speak of their own split, and are left out.
 
     Args:
         dataset: as a reader gives it, before its pictures are cropped.
@@ -42,11 +44,12 @@ def folded(dataset: Dataset, fold: int) -> Dataset:
     """
     if fold not in range(FOLDS):
         raise UserError(f"fold {fold} does not exist: give 0 to {FOLDS - 1}.")
-    chunk = chunks(dataset.catalog.image, _together(dataset))
+    chunk = chunks(dataset.catalog.image, together(dataset))
     split = np.full(len(chunk), Split.TRAIN, dtype=np.int8)
     split[chunk == 2 * fold] = Split.TEST
     split[chunk == 2 * fold + 1] = Split.VAL
-    return dataset._replace(catalog=replace(dataset.catalog, split=split), notes=(*dataset.notes, NOTE))
+    catalog = replace(dataset.catalog, split=split)
+    return dataset._replace(catalog=catalog, notes=(*dataset.notes, NOTE), queries=None, requests=None)
 
 
 def chunks(image: NDArray[np.str_], group: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -68,9 +71,7 @@ def chunks(image: NDArray[np.str_], group: NDArray[np.int64]) -> NDArray[np.int8
             f"the data have {len(size)} groups of pictures that belong together, but {FOLDS} folds need at least "
             f"{CHUNKS}: add pictures or leave --folds out."
         )
-    order = np.argsort(image, kind="stable")
-    first = image[order[np.unique(group[order], return_index=True)[1]]]  # each group's lowest name
-    drawn = [hashlib.sha256(f"folds {name}".encode()).digest() for name in first.tolist()]
+    drawn = lots("folds", image, group)
     smallest = [(0, number) for number in range(CHUNKS)]  # pictures and number of every chunk, as a heap
     of_group = np.empty(len(size), dtype=np.int8)
     for number in sorted(range(len(size)), key=lambda number: (-size[number], drawn[number])):
@@ -80,13 +81,26 @@ def chunks(image: NDArray[np.str_], group: NDArray[np.int64]) -> NDArray[np.int8
     return of_group[group]
 
 
+def lots(purpose: str, image: NDArray[np.str_], group: NDArray[np.int64]) -> list[bytes]:
+    """What each group draws: as good as random, and the same in whatever order the rows are.
+
+    Args:
+        purpose: a name; draws for different purposes have nothing to do with each other.
+        image: ``(N,)`` names of the pictures.
+        group: ``(N,)`` numbers from 0 of the groups that they belong to.
+    """
+    order = np.argsort(image, kind="stable")
+    first = image[order[np.unique(group[order], return_index=True)[1]]]  # each group's lowest name
+    return [hashlib.sha256(f"{purpose} {name}".encode()).digest() for name in first.tolist()]
+
+
 def whole_digest(dataset: Dataset) -> str:
     """Changes with any label or pixel and not with the split: all folds of the same data have the same."""
     catalog: Catalog = dataset.catalog
     return digest(replace(catalog, split=np.zeros_like(catalog.split)).digest, dataset.source.digest)
 
 
-def _together(dataset: Dataset) -> NDArray[np.int64]:
+def together(dataset: Dataset) -> NDArray[np.int64]:
     """Numbers from 0 of pictures that no split may part: those of one item, and files that are byte-identical."""
     catalog, source = dataset.catalog, dataset.source
     same: list[NDArray[Any]] = [catalog.item]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.evaluation import metrics, sweep
+from fm_bench.evaluation.designated import designated, order_of_hits, rank_of
 from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.evaluation.relevance import Codes, check_labels
@@ -38,7 +39,7 @@ class Report:
 
     metrics: dict[str, Estimate]
     """All requests together, e.g. ``accuracy@20``, ``chance@20``, ``success@5``, ``ndcg@20``, ``ndcg_ones@20``,
-    ``mrr@1000``; of a sweep ``accuracy@20|250``, in a gallery of 250, and ``increment_ratio@20``."""
+    ``mrr@1000``, ``mrr_item@1000``; of a sweep ``accuracy@20|250``, in a gallery of 250, and ``increment_ratio@20``."""
     by_attribute: dict[str, dict[str, Estimate]]
     """The requests that change an attribute; a request that changes two counts for both."""
     by_changes: dict[int, dict[str, Estimate]]
@@ -162,7 +163,8 @@ def evaluate(
     place = np.full(len(queries), -1)
     place[counted] = np.arange(len(counted))
     nested = Nested(hits, protocol.sweep, keys, names[counted], seed) if protocol.sweep else None
-    asked = _Asked(_taken(queries, counted), names[counted], place)
+    item = designated(hits, order_of_hits(keys, names[counted], seed)) if protocol.mrr_item else None
+    asked = _Asked(_taken(queries, counted), names[counted], place, item)
     found = _search(views, asked, hits, protocol, keys, nested, partial(searcher, keys=keys, seed=seed))
     values = _values(found, hits, protocol, nested)
     changed = None if changed is None else np.asarray(changed)[counted]
@@ -205,6 +207,7 @@ class _Asked(NamedTuple):
     queries: F32
     keys: NDArray[np.integer[Any]]
     place: I64  # (given requests,) position of each among the counted ones, or -1
+    item: I64 | None  # (R,) the designated hit of each, or -1; None where nobody counts it
 
 
 class _Found(NamedTuple):
@@ -214,6 +217,7 @@ class _Found(NamedTuple):
     rank: I64  # of the first hit; 0 where there is none within the deepest cut-off
     hits: NDArray[np.bool_]  # (R, depth)
     swept: F64 | None  # (R, sizes)
+    item: I64 | None  # (R,) rank of the designated hit; 0 past the deepest cut-off
 
 
 def _search(
@@ -231,6 +235,7 @@ def _search(
     found = np.zeros((number, depth), bool)
     rank = np.zeros(number, np.int64)
     swept = None if nested is None else np.zeros((number, len(nested.sizes)))
+    item = None if asked.item is None else np.zeros(number, np.int64)
     seen = np.zeros(len(asked.place), np.int64)
     for positions, gallery in views:
         _check_view(positions, gallery, seen, len(keys))
@@ -246,14 +251,19 @@ def _search(
         late = rows[(rank[rows] == 0) & (hits.relevant[rows] > 0)]
         if (limit := max(protocol.mrr, default=0)) > depth and len(late):
             rank[late] = _late_rank(index, asked, late, hits, depth, limit)
-        if nested is not None and swept is not None:
-            if not isinstance(index, Counter):
-                raise UserError("galleries of many sizes are counted by exact search alone: leave --index out.")
+        if (swept is not None or item is not None) and not isinstance(index, Counter):
+            raise UserError("galleries of many sizes and designated images need exact search: leave --index out.")
+        if nested is not None and swept is not None and isinstance(index, Counter):
             swept[rows] = nested.found(index, queries, rows, ties)
+        if item is not None and asked.item is not None and isinstance(index, Counter):
+            some = rows[asked.item[rows] >= 0]
+            place = asked.item[some], index, asked.queries[some], index.ties(asked.keys[some]), hits.exclude[some]
+            item[some] = rank_of(*place, max(protocol.mrr_item))
+            del place
         del gallery, index, ties  # a view may be as large as memory allows
     if (seen == 0).any():
         raise ValueError(f"no view holds request {int(np.argmin(seen))}")
-    return _Found(ranking, rank, found, swept)
+    return _Found(ranking, rank, found, swept, item)
 
 
 def _taken(vectors: F32, rows: I64) -> F32:
@@ -320,6 +330,8 @@ def _values(found: _Found, hits: Hits, protocol: Protocol, nested: Nested | None
             values[f"ndcg_ones@{k}"] = np.where(needed > 0, ones[:, k - 1], np.nan)
     for k in protocol.mrr:
         values[f"mrr@{k}"] = metrics.reciprocal_rank(found.rank, k)
+    if found.item is not None:
+        values |= {f"mrr_item@{k}": metrics.reciprocal_rank(found.item, k) for k in protocol.mrr_item}
     if nested is not None and found.swept is not None:
         chance = nested.chance()
         for i, size in enumerate(nested.sizes.tolist()):

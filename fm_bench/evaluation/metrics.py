@@ -7,6 +7,7 @@ Definitions, for the ranking of request ``q`` (rank 1 is nearest; the query's ow
 * ``success@k``: the share of hits among the first ``k`` images. FashionSearchNet counts what users picked of what they
   were shown; here a hit is picked.
 * ``mrr@k``: 1 / rank of the first hit, 0 if that rank is beyond ``k``; ``k`` may exceed the gallery.
+* ``mrr_item@k``: the same of one designated image among the hits (``designated.py``), as AMGAN's paper says.
 * ``ndcg@k``: ``Σ_{j<=k} (2^rel(q,j) − 1) / log2(1 + j)``, divided by the same sum for the ``k`` images of the whole
   gallery that fit best; 1 means that no ranking of this gallery could be better.
 * ``ndcg_ones@k``: the same sum divided by that of ``k`` perfect images, whether or not the gallery has them.
@@ -173,7 +174,7 @@ class RetrievalMetric(Metric):
         return evaluate(
             gallery,
             queries,
-            protocol=_shortened(self.protocol, len(ids) - int((exclude >= 0).any())),
+            protocol=self.protocol.within(len(ids) - int((exclude >= 0).any())),
             targets=self.targets[rows],
             gallery_labels=self.gallery_labels[ids],
             exclude=exclude,
@@ -196,15 +197,3 @@ def _gathered(embeddings: list[Tensor] | Tensor, index: list[Tensor] | Tensor) -
         return np.empty((0, 1), np.float32), np.empty(0, np.int64)
     unique, first = np.unique(positions.cpu().numpy(), return_index=True)
     return np.ascontiguousarray(vectors.cpu().numpy()[first]), unique
-
-
-def _shortened(protocol: Protocol, gallery: int) -> Protocol:
-    """The protocol with cut-offs of at most ``gallery``."""
-    from dataclasses import replace
-
-    def cut(values: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted({min(k, gallery) for k in values}))
-
-    if protocol.depth <= gallery:
-        return protocol
-    return replace(protocol, k=cut(protocol.k), ndcg=cut(protocol.ndcg), success=cut(protocol.success))

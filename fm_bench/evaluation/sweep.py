@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fm_bench.evaluation.designated import first_of, order_of_hits
 from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.significance import Estimate, resampled_means
 from fm_bench.retrieval.distances import F32, F64, I64, exact
@@ -28,7 +29,7 @@ K = 20
 RATIO = f"increment_ratio@{K}"
 """How much accuracy rises from the largest gallery to the smallest, by its value in the largest (``ratio``)."""
 
-_IMAGES, _KEPT = 0x5EED_0001, 0x5EED_0002  # set these shuffles apart from each other and from that of ties
+_IMAGES = 0x5EED_0001  # sets this shuffle apart from those of hits and of ties
 
 
 class Sweep(NamedTuple):
@@ -81,20 +82,19 @@ class Nested:
         """``(R,)`` the hit that is kept; negative where there is none."""
         self.distractors: I64 = np.tile(self.sizes, (len(query_keys), 1))
         """``(R, S)`` images beside it in each size."""
-        self._choose(TieOrder(keys, query_keys, seed ^ _KEPT))
+        self._choose(order_of_hits(keys, query_keys, seed))
 
     def _choose(self, order: TieOrder) -> None:
-        requests, own = self.hits.relevant, self.hits.exclude
+        own = self.hits.exclude
         out = np.zeros(self.distractors.shape, np.int64)
         excluded = np.flatnonzero(own >= 0)
         np.add.at(out, (excluded, self.segment[own[excluded]]), 1)
-        everyone = np.arange(len(requests))
+        everyone = np.arange(len(own))
         for part, pair, image in self.hits.pairs(everyone):
             rows = everyone[part]
             np.add.at(out, (rows[pair], self.segment[image]), 1)
-            ranked = np.lexsort((order(rows[pair], image), pair))
-            first, position = np.unique(pair[ranked], return_index=True)
-            self.kept[rows[first]] = image[ranked][position]
+            requests, images = first_of(rows, pair, image, order)
+            self.kept[requests] = images
         self.distractors -= out.cumsum(axis=1)
 
     def chance(self) -> F64:

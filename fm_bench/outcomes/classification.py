@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_bench.attributes import MISSING, AttributeSchema
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset, gallery_of
 from fm_bench.config import RunConfig
 from fm_bench.data.batches import LabelledBatch
 from fm_bench.data.requests import Requests
@@ -27,7 +27,7 @@ from fm_bench.methods.base import Method
 from fm_bench.outcomes.shares import estimates, share
 from fm_bench.outcomes.trained import Trained
 from fm_bench.outcomes.vectors import plain_vectors, vectors_of
-from fm_bench.questions import ask
+from fm_bench.questions import ask, limit_of
 from fm_bench.results import Outcome
 from fm_bench.retrieval.distances import F32, F64, I64
 
@@ -46,10 +46,9 @@ def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
             f"{config.label} searches each kind of request in a space of its own, so that no classifier of plain "
             "vectors reads those of requests: run a method with one space."
         )
-    rows = dataset.catalog.rows(Split.TEST)
     protocol = Protocol("classification", changes=1, kind="classification")
     try:
-        ask(dataset, rows[dataset.catalog.domain[rows] == Domain.SHOP], protocol, limit=1)
+        ask(dataset, gallery_of(dataset), protocol, limit=1)
     except UserError as error:
         return str(error)
     return None
@@ -64,7 +63,8 @@ def outcome(protocol: Protocol, trained: Trained) -> Outcome:
     labelled attributes that are right in the vector of the request and in the plain one.
     """
     data, method, schema = trained.datamodule, trained.method, trained.datamodule.schema
-    requests = ask(trained.dataset, data.gallery_rows, protocol, trained.config.evaluation.requests)
+    limit = limit_of(trained.config.evaluation, protocol)
+    requests = ask(trained.dataset, data.gallery_rows, protocol, limit)
     data.use(LabelledBatch)  # all training pictures, whichever a stage chose to learn from
     labels = data.train_labels
     (known,) = vectors_of(trained, data.plain_dataloader(), len(labels), lambda batch: plain_vectors(method, batch))

@@ -19,7 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fm_bench.attributes import MISSING
 from fm_bench.bench import Bench, build_method, data_module, digest_of
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset, gallery_of
 from fm_bench.config import SHOWN_ONLY, RunConfig, configure
 from fm_bench.data.garments import GarmentSource
 from fm_bench.data.requests import Requests
@@ -56,10 +56,9 @@ def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
         return "garments are drawn as whole pictures, leave --loader.crop at full."
     if not isinstance(dataset.source, GarmentSource):
         return f"the pictures of {config.data} cannot be drawn again with other attributes, take garments."
-    rows = dataset.catalog.rows(Split.TEST)
     try:
         protocol = Protocol("generation", changes=1, kind="generation")
-        ask(dataset, rows[dataset.catalog.domain[rows] == Domain.SHOP], protocol, limit=1)
+        ask(dataset, gallery_of(dataset), protocol, limit=1)
     except UserError as error:
         return str(error)
     return None

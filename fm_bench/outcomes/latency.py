@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fm_bench.catalog import Dataset, Domain, Split
+from fm_bench.catalog import Dataset, gallery_of
 from fm_bench.config import RunConfig
 from fm_bench.data.batches import QueryBatch
 from fm_bench.data.requests import Requests, exclusions
@@ -37,10 +37,9 @@ QUERIES = 1_000
 
 def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
     """Why no query can be timed, or None."""
-    rows = dataset.catalog.rows(Split.TEST)
     protocol = Protocol("latency", changes=1, kind="latency")
     try:
-        ask(dataset, rows[dataset.catalog.domain[rows] == Domain.SHOP], protocol, limit=1)
+        ask(dataset, gallery_of(dataset), protocol, limit=1)
     except UserError as error:
         return str(error)
     return None
