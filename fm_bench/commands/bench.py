@@ -23,7 +23,11 @@ def add(commands: Commands) -> None:
         commands, "bench", _bench, "train, search, judge and record one or more methods", takes_options=True
     )
     command.add_argument(
-        "methods", nargs="+", metavar="METHOD", help="name or name/variant, see `fm-bench list methods`, or all"
+        "methods",
+        nargs="+",
+        metavar="METHOD",
+        help="name or name/variant, see `fm-bench list methods`, or all; or somebody's own: package.module:Class or "
+        "path/to/file.py:Class",
     )
     command.add_argument("--data", nargs="+", default=["garments"], help="see `fm-bench list data` (default garments)")
     command.add_argument("--profile", default="quick", help="see `fm-bench list profiles` (default quick)")
@@ -41,7 +45,18 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
-    command.add_argument("--logger", choices=LOGGERS, default="csv", help="where learning curves go (default csv)")
+    command.add_argument(
+        "--logger",
+        choices=LOGGERS,
+        default="csv",
+        help="where learning curves go (default csv); wandb writes below the run's folder unless WANDB_MODE=online",
+    )
+    command.add_argument(
+        "--log-pictures",
+        type=int,
+        metavar="N",
+        help="requests that wandb (default 20, the most) or tensorboard (default 0) shows with what was found",
+    )
     command.add_argument(
         "--options", action="store_true", help="print every option of METHOD, data set and Trainer, and stop"
     )
@@ -97,6 +112,7 @@ def _jobs(options: argparse.Namespace) -> "list[Job]":
     rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
     specs = [spec for given in options.methods for spec in (every_method() if given == EVERY else [given])]
     shared = ["--profile", options.profile, "--mode", options.mode, "--runs", str(options.runs)]
+    shared += ["--log-pictures", str(options.log_pictures)] if options.log_pictures is not None else []
     shared += ["--logger", options.logger, *(["--folds", str(options.folds)] if options.folds else [])]
     jobs: dict[str, Job] = {}
     for seed in options.seeds:
@@ -122,7 +138,9 @@ def _run(job: "Job", options: argparse.Namespace, console: Console) -> "list[Rec
         if config.fold is not None:
             console.print(f"{config.label}, fold {config.fold} of 0 to {FOLDS - 1}", highlight=False)
             out = out and out / f"fold{config.fold}"
-        record = Bench(config, out, options.runs, options.logger, options.command_line, console).run()
+        record = Bench(
+            config, out, options.runs, options.logger, options.command_line, console, options.log_pictures
+        ).run()
         if record:
             records.append(record)
     return records
