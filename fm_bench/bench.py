@@ -26,6 +26,7 @@ from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.searching import Searching
+from fm_bench.extras.collect import leave
 from fm_bench.files import digest, write_json
 from fm_bench.launch import join
 from fm_bench.leaderboard import record as record_file
@@ -224,6 +225,10 @@ class Bench:
         facts = replace(facts, notes=[*trained.dataset.notes, *method.row_notes, *told, *facts.notes])
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)
+        try:
+            leave(folder, self.config, trained.dataset, method)
+        except UserError as error:  # what only a page shows must not lose a run
+            self.say(f"the method's page will be without this run's curves and examples: {error}")
         log_results(self.logger, folder, record, self.pictures, self.say)
         return record
 

@@ -31,6 +31,7 @@ from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.examples import per_step
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
+from fm_bench.extras.learned import CURVES, keep_curves
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.loggers import stage_logger
 from fm_bench.methods import Method, Stage
@@ -186,6 +187,7 @@ class StageRunner:
             if trainer.is_global_zero:
                 state = {name: value.detach().cpu() for name, value in method.stage_state(stage).items()}
                 write_torch(folder / FINAL, state)
+                keep_curves(self.out / "logs", stage.name, folder)
                 write_json(folder / DONE, asdict(result))
                 for name in (LAST, BEST):
                     (folder / name).unlink(missing_ok=True)
@@ -365,10 +367,11 @@ def _load_best(method: Method, folder: Path) -> float | None:
 
 
 def _copy_result(source: Path, target: Path, *, reused: bool = False) -> None:
-    """Copies weights first and the done-marker last, each whole or not at all."""
+    """Copies weights and learning curves first and the done-marker last, each whole or not at all."""
     result = StageResult(**json.loads((source / DONE).read_text()))
-    with replacing(target / FINAL) as temporary:
-        shutil.copyfile(source / FINAL, temporary)
+    for name in (FINAL, CURVES) if (source / CURVES).exists() else (FINAL,):
+        with replacing(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)
     write_json(target / DONE, asdict(replace(result, reused=reused)))
 
 

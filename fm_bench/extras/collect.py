@@ -27,7 +27,7 @@ from fm_bench.extras.pictures import Pictures, may_be_shown
 from fm_bench.leaderboard.extras import Example, Extras, Look, Map, extras_file, save_extras
 from fm_bench.leaderboard.record import FILE, Record, load
 from fm_bench.leaderboard.rows import flat
-from fm_bench.methods import Method
+from fm_bench.methods import METHODS, Method
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.nn.localisation import picture_boxes
 from fm_bench.questions import load_protocol
@@ -49,18 +49,22 @@ def prepare(folder: Path) -> Path:
     from fm_bench.finished import load_run  # it runs benchmarks, which call this module
 
     run = load_run(folder)
-    leave(folder, run.config, run.dataset, load_model(folder / MODEL, run.config.method))
+    kind, method = METHODS[run.config.method], None
+    if kind.draws or issubclass(kind, FashionSearchNet):
+        with suppress(UserError):  # weights of before the method was changed: its page is without what it draws
+            method = load_model(folder / MODEL, run.config.method)
+    leave(folder, run.config, run.dataset, method)
     return extras_file(folder / FILE)
 
 
-def leave(folder: Path, config: RunConfig, dataset: Dataset, method: Method) -> None:
+def leave(folder: Path, config: RunConfig, dataset: Dataset, method: Method | None) -> None:
     """Writes what the page shows of a run that was recorded in ``folder``, beside its record.
 
     Args:
         folder: of the run.
         config: of the run.
         dataset: that it ran on.
-        method: trained, in evaluation mode.
+        method: trained, in evaluation mode; without it the page shows nothing that it draws, nor where it looks.
 
     Raises:
         UserError: if the files of the run do not fit its record.
@@ -81,7 +85,7 @@ def leave(folder: Path, config: RunConfig, dataset: Dataset, method: Method) -> 
     extras = Extras(
         fingerprint=record.fingerprint,
         description=_description(config),
-        about=_about(type(method)),
+        about=_about(METHODS[config.method]),
         changed=_changed(config),
         curves=curves,
         without_curves=without,
@@ -153,12 +157,12 @@ def _setting(of: Mapping[str, Any], key: str) -> str:
 
 
 def _examples(
-    found: Found, protocol: str, config: RunConfig, method: Method, pictures: Pictures | None
+    found: Found, protocol: str, config: RunConfig, method: Method | None, pictures: Pictures | None
 ) -> tuple[Example, ...]:
     chosen = choose(found)
     same_item = load_protocol(protocol).hit == "instance"
     drawn = [Drawn()] * len(chosen)
-    if pictures is not None and method.draws and protocol == FAVOURITE:
+    if pictures is not None and method is not None and method.draws and protocol == FAVOURITE:
         drawn = _drawn(found, [at for _, at in chosen], method, config.image_size, pictures)
     return tuple(
         example(found, kind, at, same_item, pictures, of) for (kind, at), of in zip(chosen, drawn, strict=True)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fm_bench.files import write_json
 from fm_bench.leaderboard.extras import Points
 
+CURVES = "curves.json"
 MOST = 200
 """Points of a curve that are kept."""
 SHOWN = ("train/", "val/")
@@ -29,18 +31,28 @@ def learning_curves(run: Path, stages: Sequence[str]) -> tuple[dict[str, dict[st
     """
     found, without = {}, {}
     for stage in stages:
-        done = run / "stages" / stage / "done.json"
-        if not done.exists():  # left out by this variant
+        folder = run / "stages" / stage
+        if not (folder / "done.json").exists():  # left out by this variant
             continue
-        curves = {name: thinned(points) for name, points in _logged(run / "logs", stage).items()}
-        result = json.loads(done.read_text())
+        result = json.loads((folder / "done.json").read_text())
+        if (folder / CURVES).exists():
+            kept = json.loads((folder / CURVES).read_text())
+            curves = {name: tuple((x, y) for x, y in points) for name, points in kept.items()}
+        else:  # of runs from before stages kept their own
+            curves = _logged(run / "logs", stage)
         if curves:
             found[stage] = curves
         elif result["reused"]:
-            without[stage] = "trained once by an equal run, whose page has the curves"
+            without[stage] = "trained once by an equal run, which kept no curves"
         else:
             without[stage] = "no curves were logged as CSV" if result["epochs"] else "computed, not learned in epochs"
     return found, without
+
+
+def keep_curves(logs: Path, stage: str, folder: Path) -> None:
+    """Puts the curves of a stage beside its weights, so that whoever takes those over has the curves too."""
+    if curves := _logged(logs, stage):
+        write_json(folder / CURVES, curves)
 
 
 def thinned(points: Points, most: int = MOST) -> Points:
@@ -59,7 +71,7 @@ def _logged(logs: Path, stage: str) -> dict[str, Points]:
         curves = {name: [point for point in points if point[0] < begin] for name, points in curves.items()}
         for name, epoch, value in values:
             curves.setdefault(name, []).append((epoch, value))
-    return {name: _in_epochs(points) for name, points in sorted(curves.items()) if points}
+    return {name: thinned(_in_epochs(points)) for name, points in sorted(curves.items()) if points}
 
 
 def _attempts(logs: Path, stage: str) -> list[Path]:
