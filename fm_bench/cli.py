@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fm_bench import __version__, recipe
@@ -24,6 +25,7 @@ from fm_bench.commands import (
     Command,
     Commands,
     bench,
+    compare,
     leaderboard,
     new_command,
 )
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _data_commands(commands)
     leaderboard.add(commands)
+    compare.add(commands)
     return parser
 
 
@@ -150,6 +153,10 @@ def _list(options: argparse.Namespace) -> int:
         for name in recipe.names(kind):
             content = recipe.load(kind, name)
             table.add_row(name, content.get("description", ""))
+            if "paper" in content:
+                from fm_bench.questions import needs
+
+                table.add_row("", f"[dim]{escape(needs(name))}[/dim]")
             for variant, of in content.get("variants", {}).items():
                 table.add_row(f"{name}/{variant}", of.get("description", ""))
         console.print(table)

@@ -84,6 +84,18 @@ def _own_sample(protocol: Protocol, data: Sequence[str]) -> Sample | None:
     )
 
 
+def needs(name: str) -> str:
+    """What a paper's protocol needs, and where it is from, in a sentence."""
+    protocol = load_protocol(name)
+    own = [protocol.sample] if protocol.sample else []
+    samples = [sample for other in protocol.like if (sample := load_protocol(other).sample)] or own
+    data = " or ".join(dict.fromkeys(each for sample in samples for each in sample.data))
+    sizes = [f"the images of {' or '.join(protocol.like)}"] if protocol.like else [sample.sizes() for sample in own]
+    number = {None: "", "all": "every request that the gallery can answer", "published": "the published requests"}
+    asked = number[protocol.requests] if not isinstance(protocol.requests, int) else f"{protocol.requests:,} requests"
+    return f"{protocol.paper}; needs {data}" + "".join(f"; {part}" for part in (*sizes, asked) if part)
+
+
 def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit: int | None) -> Requests:
     """The requests of one protocol against a gallery.
 

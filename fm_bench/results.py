@@ -23,7 +23,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import replacing, write_torch
-from fm_bench.leaderboard.claims import CHANGES
+from fm_bench.leaderboard.compare import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
 from fm_bench.methods import METHODS, Method
 from fm_bench.questions import Question, gallery_labels, load_protocol
@@ -33,6 +33,8 @@ from fm_bench.training import StageResult
 MODEL = "model.ckpt"
 PER_REQUEST = "requests.npz"
 FOUND = "found.npz"
+CHANGED = {1: "one attribute", 2: "two attributes"}
+"""What the parts of mixed requests are called."""
 TOP = 10  # images kept per request, for pictures of results
 
 
@@ -58,16 +60,21 @@ class Outcome:
 
     @classmethod
     def of_search(cls, question: Question, report: Report, search: Mapping[str, float]) -> "Outcome":
-        """The outcome of a protocol that searches a gallery."""
+        """The outcome of a protocol that searches a gallery.
+
+        Where it mixes requests of one change and of two, each number of changes is a part beside the attributes.
+        """
+        counted = question.requests.select(report.counted)
+        by_number = report.by_changes if question.protocol.one_change else {}
         return cls(
             question.protocol,
             question.requests.digest,
             report.metrics,
             report.requests,
             report.per_request,
-            report.by_attribute,
+            report.by_attribute | {CHANGED[number]: part for number, part in by_number.items()},
             report.tied_share,
-            question.requests.select(report.counted).changing,
+            counted.changing | {CHANGED[number]: counted.changes == number for number in by_number},
             search=search,
         )
 

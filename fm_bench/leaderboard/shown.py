@@ -3,8 +3,10 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from fm_bench import recipe
 from fm_bench.evaluation.sweep import RATIO, swept
 
 HEADLINE = "accuracy@20"
@@ -43,13 +45,26 @@ ABOUT = {
     "generation": "One attribute is to change: the drawn prototype beside the same item, drawn again with the change.",
     "latency": "From a picture and a request to the ranked list, one query at a time.",
 }
+PAPERS: Mapping[str, Mapping[str, Any]] = {
+    name: content for name in recipe.names("protocols") if "paper" in (content := recipe.load("protocols", name))
+}
+"""The protocols of papers, which come after those that all methods share, as their files have them."""
+ABOUT |= {name: str(content["description"]) for name, content in PAPERS.items()}
+
+
+def like(protocol: str) -> str:
+    """The shared protocol whose words and columns suit a paper's; every other protocol is its own."""
+    content = PAPERS.get(protocol, {})
+    if content.get("regions"):
+        return "region"
+    return str(content.get("kind", "instance" if content.get("hit") == "instance" else protocol))
 
 
 def headline(protocol: str, names: Collection[str]) -> str:
     """The metric that ranks the rows, of those that their records hold (``names``)."""
     if sizes := swept(names):
         return sizes[-1][1]
-    wanted = _HEADLINES.get(protocol, HEADLINE)
+    wanted = PAPERS.get(protocol, {}).get("headline") or _HEADLINES.get(protocol, HEADLINE)
     return wanted if wanted in names else next(iter(measured(names)), wanted)
 
 
@@ -88,8 +103,9 @@ def columns(protocol: str, names: Collection[str], usual: Sequence[str]) -> list
     """The metrics that have a column, of ``names``; ``usual`` for protocols that have no columns of their own."""
     if sizes := swept(names):
         return [name for _, name in sizes] + [RATIO]
-    if protocol == "detection":
-        return measured(names)
+    if protocol == "detection" or (protocol in PAPERS and "kind" not in PAPERS[protocol]):
+        return [name for name in measured(names) if not name.startswith("ndcg_ones@")]
+    protocol = like(protocol)
     return [name for name in _COLUMNS.get(protocol, usual) if name in names]
 
 
@@ -116,6 +132,7 @@ def head(metric: str) -> str:
 
 def work(protocol: str, requests: int, gallery: int) -> str:
     """What every row was asked, e.g. ``1,500 requests, 5,000 gallery images``."""
+    protocol = like(protocol)
     if protocol == "detection":
         return f"{requests:,} pictures of each domain"
     if protocol in ("classification", "generation"):
