@@ -4,6 +4,7 @@
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import fakes
 import numpy as np
@@ -20,7 +21,8 @@ SMALL = ["--evaluation.requests", "40", "--evaluation.protocols", "[search]", "-
 def folds(root: Path, *arguments: str) -> int:
     """Folds of fake photos at smoke; the methods come first in ``arguments``."""
     data = ["--data", "fashion-product", "--data.root", str(root), "--profile", "smoke"]
-    return main(["bench", *arguments, "--folds", "5", *data, *SMALL, "--trainer.enable_progress_bar", "false"])
+    with mock.patch("fm_bench.campaign.in_a_process", lambda command: None if main(command) == 0 else "it failed."):
+        return main(["bench", *arguments, "--folds", "5", *data, *SMALL, "--trainer.enable_progress_bar", "false"])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_the_same_command_runs_only_what_is_missing_and_prints_the_same(runs, ph
     shutil.rmtree(lost.parent)
     assert folds(photos, "random", "identity", "--runs", str(runs)) == 0
     out, err = capsys.readouterr()
-    assert " ".join(err.split()).count("is recorded already") == 9
+    assert " ".join(err.split()).count("is recorded already") == 4  # those of the other method are not even read
     assert {path: path.stat().st_mtime_ns for path in find(runs) if path != lost} == {
         path: time for path, time in before.items() if path != lost
     }

@@ -5,8 +5,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
 
 SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")
@@ -20,7 +18,7 @@ def add(commands: Commands) -> None:
     )
     for name, run, text in (
         ("build", _build, "write the page of all records in a folder, and the table in the README"),
-        ("check", _check, "exit status 1 if the page or the table is not what the records say"),
+        ("check", _check, "exit status 1 if a record was edited, records contradict each other, or a page is stale"),
     ):
         command = new_command(actions, name, run, text)
         command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
@@ -29,9 +27,7 @@ def add(commands: Commands) -> None:
     command = new_command(actions, "add", _add, "file the record of a run")
     command.add_argument("run_dir", type=Path, metavar="DIR")
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
-    command = new_command(actions, "compare", _compare, "paired difference of two runs on the same requests")
-    command.add_argument("a", type=Path, metavar="DIR_A")
-    command.add_argument("b", type=Path, metavar="DIR_B")
+    command.add_argument("--replace", action="store_true", help="in the place of a filed record of the same run")
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -44,13 +40,13 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.record import load_all
+    from fm_bench.leaderboard.filing import problems as problems_of
     from fm_bench.leaderboard.site import is_stale
 
     stale = [options.out] if is_stale(options.records, options.out) else []
     if options.readme and _update_readme(options, check=True):
         stale.append(options.readme)
-    problems = load_all(options.records)[1]
+    problems = problems_of(options.records)
     for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
         print(f"fm-bench: {problem}", file=sys.stderr)
     return EXIT_CHECK_FAILED if stale or problems else 0
@@ -67,14 +63,7 @@ def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.record import add as file_record
+    from fm_bench.leaderboard.filing import add as file_record
 
-    print(file_record(options.run_dir, options.records))
-    return 0
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from fm_bench.leaderboard.compare import compare, print_comparison
-
-    print_comparison(compare(options.a, options.b), Console())
+    print(file_record(options.run_dir, options.records, replace=options.replace))
     return 0

@@ -22,9 +22,6 @@ from fm_bench.leaderboard.rows import Key, Row, Table, tables
 from fm_bench.recipe import EXACT
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
-CHANGES = "changes"
-"""Beside its results, a run keeps ``changes ATTRIBUTE (R,)``: 1 for the requests that change it, else 0."""
-
 SEEDS = 3  # fewer make a verdict provisional: training noise is not in the interval
 
 
@@ -108,21 +105,11 @@ def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> NDArray[np.
     values = pooled(seeds, protocol, measure.metric)
     if not measure.attributes:
         return values
-    changes = _changes(seeds[0], protocol)
+    changes = seeds[0].changes(protocol)
     known = [changes[name] for name in measure.attributes if name in changes]
     if not known:
         raise UserError(f"the data have no attribute named {' or '.join(measure.attributes)}.")
     return np.where(np.any(known, axis=0), values, np.nan)
-
-
-def _changes(run: Run, protocol: str) -> dict[str, NDArray[np.bool_]]:
-    """Attribute -> which requests change it, ``(R,)``. Raises UserError if the run does not tell."""
-    prefix = f"{protocol}/{CHANGES} "
-    with np.load(run.path, allow_pickle=False) as arrays:  # its other results were read from there already
-        found = {name.removeprefix(prefix): arrays[name] > 0 for name in arrays.files if name.startswith(prefix)}
-    if not found:
-        raise UserError(f"{run.path} does not say what requests change: run the benchmark again.")
-    return found
 
 
 def random_weights(record: Record) -> bool:

@@ -16,10 +16,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fm_bench.errors import UserError, unknown
 from fm_bench.evaluation.significance import resampled_means
@@ -28,6 +24,7 @@ from fm_bench.files import digest
 from fm_bench.leaderboard.folds import Paired, fold_of, paired_t
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
 from fm_bench.leaderboard.rows import key_of
+from fm_bench.leaderboard.shown import is_lower
 
 METRICS = (
     *(
@@ -44,6 +41,8 @@ METRICS = (
     *("manipulated", "kept", "exact", "changed", "ssim", "l1", "t_sum_ms", "t_sea_ms", "t_repr_ms"),
 )
 RESAMPLES = 10_000
+CHANGES = "changes"
+"""Beside its results, a run keeps ``changes ATTRIBUTE (R,)``: 1 for the requests that change it, else 0."""
 K = TypeVar("K", bound=Hashable)
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)  # of np.load
 
@@ -51,15 +50,16 @@ _UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.B
 class Comparison(NamedTuple):
     """Mean of X minus mean of Y, with its 95 % bootstrap interval over requests.
 
-    ``wins`` and ``losses`` are the shares of requests on which X is better and worse, 0 where the comparison is
-    not paired.
+    ``wins``, ``ties`` and ``losses`` count the requests on which X is better, equal and worse; all are 0 where the
+    comparison is not paired.
     """
 
     value: float
     low: float
     high: float
-    wins: float = 0.0
-    losses: float = 0.0
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,20 @@ class Run:
         self._check(name, protocol, metric, values)
         return values
 
+    def changes(self, protocol: str) -> dict[str, NDArray[np.bool_]]:
+        """Attribute -> which requests change it, ``(R,)``. Raises UserError if the run does not tell."""
+        prefix = f"{protocol}/{CHANGES} "
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                found = {
+                    name.removeprefix(prefix): arrays[name] > 0 for name in arrays.files if name.startswith(prefix)
+                }
+        except _UNREADABLE as error:
+            raise UserError(f"{self.path} could not be read ({error}): run the benchmark again.") from error
+        if not found:
+            raise UserError(f"{self.path} does not say what requests change: run the benchmark again.")
+        return found
+
     def _check(self, name: str, protocol: str, metric: str, values: NDArray[np.float64]) -> None:
         requests = self.record.requests[protocol]
         if values.shape != (requests,):
@@ -101,33 +115,6 @@ class Run:
                 return
             wrong = f"has mean {np.nanmean(values):.4f} and the record states {stated:.4f}"
         raise UserError(f"{name} in {self.path} {wrong}: the two files are not of the same run, so run it again.")
-
-
-def compare(a: Path, b: Path) -> tuple[Run, Run, dict[str, dict[str, Comparison]]]:
-    """The run in folder ``a`` minus the run in folder ``b``: protocol -> metric -> difference.
-
-    Raises:
-        UserError: if there is no run, if they have no protocol in common, or as ``differences`` does.
-    """
-    x, y = load_run(a), load_run(b)
-    protocols = [protocol for protocol in x.record.protocols if protocol in y.record.protocols]
-    if not protocols:
-        raise UserError(f"{a} and {b} have no protocol in common: run one of them on the protocols of the other.")
-    return x, y, {protocol: differences([x], [y], protocol, METRICS) for protocol in protocols}
-
-
-def print_comparison(compared: tuple[Run, Run, dict[str, dict[str, Comparison]]], console: Console) -> None:
-    """Prints what ``compare`` found, within 100 columns."""
-    x, y, found = compared
-    names = [f"{run.record.label} (seed {run.record.seed})" for run in (x, y)]
-    for protocol, metrics in found.items():
-        table = Table(title=Text(f"{protocol}: {names[0]} minus {names[1]}"), box=SIMPLE_HEAD, title_justify="left")
-        for head in ("metric", "difference", "95 % interval", "better", "worse"):
-            table.add_column(head, justify="left" if head == "metric" else "right")
-        for metric, d in metrics.items():
-            interval = f"{d.low:+.3f} to {d.high:+.3f}"
-            table.add_row(Text(metric), f"{d.value:+.3f}", interval, f"{d.wins:.1%}", f"{d.losses:.1%}")
-        console.print(table)
 
 
 def load_run(folder: Path) -> Run:
@@ -248,14 +235,41 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     """
     _same([run.record for run in x], [run.record for run in y], protocol)
     known = [metric for metric in metrics if all(metric in run.record.metrics[protocol] for run in (*x, *y))]
-    columns = {(side, m): pooled(runs, protocol, m) for side, runs in enumerate((x, y)) for m in known}
-    samples = sample(columns, x[0].record.request_digests[protocol])
+    columns = {m: (pooled(x, protocol, m), pooled(y, protocol, m)) for m in known}
+    return _contrasts(columns, x[0].record.request_digests[protocol], [m for m in known if is_lower(m)])
+
+
+def attribute_differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metric: str) -> dict[str, Comparison]:
+    """As ``differences`` of one metric, for the requests that change each attribute; empty where none is changed.
+
+    Raises:
+        UserError: as ``differences`` does.
+    """
+    _same([run.record for run in x], [run.record for run in y], protocol)
+    values = pooled(x, protocol, metric), pooled(y, protocol, metric)
+    if values[0].ndim > 1 or not x[0].record.by_attribute.get(protocol):
+        return {}
+    masks = {
+        name: mask for name, mask in x[0].changes(protocol).items() if mask.shape == values[0].shape and mask.any()
+    }
+    columns = {
+        name: (np.where(mask, values[0], np.nan), np.where(mask, values[1], np.nan)) for name, mask in masks.items()
+    }
+    return _contrasts(columns, x[0].record.request_digests[protocol], list(columns) if is_lower(metric) else [])
+
+
+def _contrasts(
+    columns: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], request_digest: str, lower: Sequence[str]
+) -> dict[str, Comparison]:
+    """First minus second of each pair of columns, resampled together; those in ``lower`` win by being lower."""
+    samples = sample({(side, name): columns[name][side] for name in columns for side in (0, 1)}, request_digest)
     found = {}
-    for metric in known:
-        found[metric] = contrast(samples[0, metric], samples[1, metric])
-        a, b = columns[0, metric], columns[1, metric]
+    for name, (a, b) in columns.items():
+        found[name] = contrast(samples[0, name], samples[1, name])
         if a.ndim == 1:  # no request wins or loses a ratio of means
-            found[metric] = found[metric]._replace(wins=float((a > b).mean()), losses=float((a < b).mean()))
+            more, less, same = (int(which.sum()) for which in (a > b, a < b, a == b))
+            wins, losses = (less, more) if name in lower else (more, less)
+            found[name] = found[name]._replace(wins=wins, ties=same, losses=losses)
     return found
 
 

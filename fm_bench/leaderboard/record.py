@@ -8,13 +8,11 @@ it is written, so that what reaches a table is complete, finite and of a schema 
 import copy
 import dataclasses
 import json
-import re
-import shutil
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from fm_bench.errors import UserError
-from fm_bench.files import replacing, write_json
+from fm_bench.files import write_json
 from fm_bench.leaderboard.schema import FIELDS, LATER, SCHEMA, wrong_with
 from fm_bench.recipe import EXACT
 
@@ -153,27 +151,6 @@ def save(record: Record, path: Path) -> None:
                 "choose another output folder or move that one away."
             )
     write_json(path, value)
-
-
-def add(run: Path, folder: Path) -> Path:
-    """Files the record of the run in ``run``, with its per-request results beside it, among those in ``folder``.
-
-    Returns:
-        Where it was filed: ``garments-quick-common-amnet-no_memory-seed0-1a2b3c4d.json``.
-
-    Raises:
-        UserError: if there is no record, if it does not hold its schema, or if the file system refuses.
-    """
-    source = Path(run) / FILE
-    record = load(source)
-    parts = (record.data, record.profile, record.mode, record.method, record.variant, f"seed{record.seed}")
-    stem = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in (*parts, record.fingerprint[:8]) if part)
-    path = Path(folder) / f"{stem}.json"
-    if (results := requests_file(source)).exists():
-        with replacing(requests_file(path)) as temporary:
-            shutil.copyfile(results, temporary)
-    save(record, path)
-    return path
 
 
 def requests_file(path: Path) -> Path:

@@ -52,7 +52,9 @@ class Tag(NamedTuple):
     unless: str = ""
 
 
-_WISHES = frozenset({"manipulate-1", "manipulate-2", "region", "gallery-sweep-1"})
+_TWO = frozenset({"manipulate-2", "amnet_darn_2", "amgan_s100k", "amgan_darn"})
+_WISHES = _TWO | {"manipulate-1", "region", "gallery-sweep-1", "amnet_darn_1", "amnet_df_texture", "fsn_s100k_1"}
+_WISHES |= {"fsn_df_1", "fsn_region", "flam_darn", "flam_s100k", "adde_m"}
 TAGS = (
     Tag(
         "no manipulation",  # the query is searched as it is, whatever is asked
@@ -61,7 +63,7 @@ TAGS = (
         unless="substitute",
     ),
     # their papers change one attribute
-    Tag("extension", frozenset({"fashionsearchnet", "flam", "cls-concat", "emb-concat"}), frozenset({"manipulate-2"})),
+    Tag("extension", frozenset({"fashionsearchnet", "flam", "cls-concat", "emb-concat"}), _TWO),
 )
 
 
@@ -376,10 +378,10 @@ def _row(protocol: str, runs: list[Record], reference: Record) -> Row:
 
 
 def _identity(record: Record) -> tuple[str, ...]:
-    return record.name, record.label, str(record.dim), record.code["digest"], digest(_settings(record))
+    return record.name, record.label, str(record.dim), record.code["digest"], digest(settings(record))
 
 
-def _settings(record: Record) -> dict[str, Any]:
+def settings(record: Record) -> dict[str, Any]:
     """The settings that make a row, by their full names."""
     left_out = NOT_THE_METHOD | (frozenset() if fold_of(record) is None else _NOT_OF_ALL_FOLDS)
     return {key: value for key, value in flat(record.config).items() if key not in left_out}
@@ -387,7 +389,7 @@ def _settings(record: Record) -> dict[str, Any]:
 
 def _difference(run: Record, reference: Record) -> str:
     """What differs between two rows of the same method, in words."""
-    ours, theirs = _settings(run), _settings(reference)
+    ours, theirs = settings(run), settings(reference)
     keys = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     parts = [f"{key} {_shown(ours, key)} instead of {_shown(theirs, key)}" for key in keys[:6]]
     if len(keys) > 6:

@@ -5,12 +5,11 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from records import make
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.record import Record, add, load, load_all, requests_file, save
+from fm_bench.leaderboard.record import Record, load, load_all, save
 from fm_bench.leaderboard.schema import LATER
 
 
@@ -176,15 +175,3 @@ def test_a_run_found_twice_counts_once_and_the_newer_wins(tmp_path):
     save(newer, tmp_path / "b" / "record.json")
     save(record, tmp_path / "c" / "record.json")
     assert load_all(tmp_path) == ([newer], [])
-
-
-def test_a_filed_record_keeps_its_requests_and_a_name_without_tricks(tmp_path):
-    record = make("amnet/no-memory", data="../../evil data")
-    save(record, tmp_path / "run" / "record.json")
-    np.savez(tmp_path / "run" / "requests.npz", a=np.zeros(3))
-    path = add(tmp_path / "run", tmp_path / "filed")
-    assert path.parent == tmp_path / "filed"
-    assert load(path) == record
-    assert requests_file(path).read_bytes() == (tmp_path / "run" / "requests.npz").read_bytes()
-    assert path.name == f"evil_data-quick-common-amnet-no_memory-seed0-{record.fingerprint[:8]}.json"
-    assert load_all(tmp_path / "filed")[0] == [record]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""What is filed is checked, and what was edited afterwards is noticed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from records import make, outcomes, run
+
+from fm_bench.cli import main
+from fm_bench.errors import UserError
+from fm_bench.leaderboard.filing import add, mixed, problems, wrong_with
+from fm_bench.leaderboard.record import load, load_all, requests_file
+from fm_bench.questions import load_protocol
+
+HITS = "manipulate-1/accuracy@20"
+GOOD = {"protocols": {"manipulate-1": load_protocol("manipulate-1").digest}}
+
+
+def finished(folder: Path, name: str = "amnet", seed: int = 0, **changes) -> Path:
+    """The folder of a run that could have been made."""
+    return run(folder, name, {HITS: outcomes(0.5)}, seed=seed, **(GOOD | changes)).path.parent
+
+
+def test_a_filed_record_keeps_its_requests_and_a_name_without_tricks(tmp_path):
+    folder = finished(tmp_path, "amnet/no-memory", data="../../evil data")
+    path = add(folder, tmp_path / "filed")
+    record = load(folder / "record.json")
+    assert load(path) == record
+    assert requests_file(path).read_bytes() == (folder / "requests.npz").read_bytes()
+    assert path == tmp_path / "filed" / f"evil_data-quick-common-amnet-no_memory-seed0-{record.fingerprint[:8]}.json"
+    assert load_all(tmp_path / "filed")[0] == [record]
+    assert problems(tmp_path / "filed") == []
+    sums = (tmp_path / "filed.sha256").read_text()
+    assert f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" in sums
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"protocols": {"manipulate-1": "aa" * 32}}, "'manipulate-1' was defined otherwise"),
+        ({"config": {"mode": "paper"}}, "mode is 'common', but its run was configured with 'paper'"),
+        ({"config": {"seed": 3}}, "seed is 0, but its run was configured with 3"),
+        ({"data_digest": "cut"}, "data_digest is 'cut', which is no SHA-256 digest"),
+        ({"code": {"version": "99.0", "digest": "ee" * 32, "git": "0123abc"}}, "fm-bench 99.0, which is newer"),
+        ({"code": {"version": "0.1.0", "digest": "ee" * 32, "git": "0123abc-dirty"}}, "changes that no commit holds"),
+    ],
+)
+def test_what_no_run_of_this_version_would_say_is_refused(changes, named, tmp_path):
+    folder = finished(tmp_path, **changes)
+    with pytest.raises(UserError, match="was not filed") as error:
+        add(folder, tmp_path / "filed")
+    assert named in str(error.value)
+    assert not (tmp_path / "filed").exists()
+    assert named in " ".join(wrong_with(load(folder / "record.json")))
+
+
+def test_a_protocol_that_nobody_knows_is_refused(tmp_path):
+    folder = run(tmp_path, "amnet", {"odd/accuracy@20": outcomes(0.5)}, protocols={"odd": "aa" * 32}).path.parent
+    with pytest.raises(UserError, match="'odd' is not among those"):
+        add(folder, tmp_path / "filed")
+
+
+def test_requests_that_are_missing_or_of_another_run_are_refused(tmp_path):
+    folder = finished(tmp_path)
+    np.savez(folder / "requests.npz", **{HITS: outcomes(0.6)})
+    with pytest.raises(UserError, match="has mean"):
+        add(folder, tmp_path / "filed")
+    (folder / "requests.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="could not be read"):
+        add(folder, tmp_path / "filed")
+    (folder / "requests.npz").unlink()
+    with pytest.raises(UserError, match="is missing"):
+        add(folder, tmp_path / "filed")
+    assert not (tmp_path / "filed").exists()
+
+
+def test_a_superseded_record_gives_way_only_when_told(tmp_path, capsys):
+    filed = tmp_path / "filed"
+    old = add(finished(tmp_path / "old"), filed)
+    again = finished(tmp_path / "new", fingerprint="ab" * 32, finished="2027-01-01T00:00:00+00:00")
+    assert main(["leaderboard", "add", str(again), "--records", str(filed)]) == 2
+    assert f"has a record of this run already, {old.name}: add --replace" in capsys.readouterr().err
+    assert old.exists()
+    assert main(["leaderboard", "add", str(again), "--records", str(filed), "--replace"]) == 0
+    assert [path.name for path in sorted(filed.iterdir())] == [
+        f"garments-quick-common-amnet-seed0-abababab.{kind}" for kind in ("json", "npz")
+    ]
+    assert problems(filed) == []
+    assert add(again, filed).exists()  # the very same file: nothing to replace
+    for other in (
+        {"seed": 1},
+        {"config": {"model": {"lr": 0.1}}},
+        {"config": {"fold": 0}},
+        {"config": {"fold": 1}},
+    ):  # other runs, side by side
+        add(finished(tmp_path / str(other), **other), filed)
+    assert len(load_all(filed)[0]) == 5
+    assert problems(filed) == []
+
+
+def test_edited_lost_and_smuggled_files_are_noticed(tmp_path):
+    filed = tmp_path / "filed"
+    path = add(finished(tmp_path), filed)
+    text = path.read_text()
+    value = json.loads(text)
+    value["metrics"]["manipulate-1"]["accuracy@20"]["high"] += 0.01
+    path.write_text(json.dumps(value, indent=2) + "\n")
+    (edited,) = problems(filed)
+    assert edited == f"{path} was edited after it was filed: restore it, or file the run again."
+    path.write_text(text)
+    with requests_file(path).open("ab") as file:
+        file.write(b"\0")
+    assert "npz was edited" in problems(filed)[0]
+    requests_file(path).unlink()
+    assert "npz is gone" in problems(filed)[0]
+    path.rename(path.with_name("other.json"))
+    assert ["is gone" in each or "is not in" in each for each in problems(filed)] == [True] * 3
+    (tmp_path / "filed.sha256").write_text("no sum\n")
+    with pytest.raises(UserError, match="restore it"):
+        problems(filed)
+
+
+def test_definitions_that_differ_within_a_table_are_named():
+    one, two = make("amnet"), make("random", protocols={"manipulate-1": "dd" * 32})
+    (sentence,) = mixed([one, two, make("oracle")])
+    assert sentence.startswith("garments · quick · common · manipulate-1: amnet and random were judged by different")
+    assert mixed([one, make("random", protocols={"manipulate-1": "dd" * 32}, mode="paper")]) == []
+
+
+def test_check_fails_on_an_edited_record(tmp_path, capsys):
+    filed, page = tmp_path / "filed", tmp_path / "index.html"
+    path = add(finished(tmp_path), filed)
+    where = ["--records", str(filed), "--out", str(page)]
+    assert main(["leaderboard", "build", *where]) == 0
+    assert main(["leaderboard", "check", *where]) == 0
+    path.write_text(path.read_text().replace("Example CPU", "Better CPU"))
+    assert main(["leaderboard", "build", *where]) == 0  # the page agrees with what was edited
+    assert main(["leaderboard", "check", *where]) == 1
+    assert "was edited after it was filed" in capsys.readouterr().err
+
+
+def test_the_published_records_are_as_they_were_filed():
+    assert problems(Path(__file__).parents[2] / "leaderboards" / "records") == []
