@@ -6,6 +6,9 @@ from typing import ClassVar, Literal, Protocol
 from fm_bench.catalog import Dataset
 from fm_bench.data.garments import GarmentsReader
 from fm_bench.data.readers.darn import DarnReader
+from fm_bench.data.readers.deepfashion import DeepFashionReader
+from fm_bench.data.readers.deepfashion_c2s import ConsumerToShopReader
+from fm_bench.data.readers.deepfashion_inshop import InShopReader
 from fm_bench.data.readers.fashion_iq import FashionIqReader
 from fm_bench.data.readers.fashion_product import FashionProductReader
 from fm_bench.data.readers.shopping100k import Shopping100kReader
@@ -36,4 +39,7 @@ READERS: dict[str, type[Reader]] = {
     DarnReader.name: DarnReader,
     FashionIqReader.name: FashionIqReader,
     TableReader.name: TableReader,
+    DeepFashionReader.name: DeepFashionReader,
+    InShopReader.name: InShopReader,
+    ConsumerToShopReader.name: ConsumerToShopReader,
 }

@@ -13,7 +13,7 @@ Some have no line of names, some neither, and one column of a file may hold spac
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,10 @@ class Signs(NamedTuple):
     name: NDArray[np.str_]  # (N,) what each row is about, empty where the rows do not say
     sign: NDArray[np.int8]  # (N, C)
     first: int  # number of the first row's line in the file, from 1
+
+    def names(self) -> Rows:
+        """What the rows are about, as a list."""
+        return Rows(self.path, pa.array(self.name.tolist(), pa.string()), self.first)
 
 
 def read_rows(path: Path, what: str, *, count: bool = True, header: bool = True, encoding: str = "utf-8") -> Rows:
@@ -85,23 +89,25 @@ def _check_count(path: Path, line: str, found: int, what: str) -> None:
         )
 
 
-def columns(rows: Rows, names: Sequence[str], *, spaces: bool = False) -> dict[str, pa.StringArray]:
+def columns(
+    rows: Rows, names: Sequence[str], *, spaces: Literal["none", "first", "last"] = "none"
+) -> dict[str, pa.StringArray]:
     """The cells of a list by column.
 
     Args:
         rows: as ``read_rows`` gives them.
         names: of all its columns, in order.
-        spaces: whether cells of the first column may hold spaces.
+        spaces: which column's cells may hold spaces.
 
     Raises:
         UserError: if a row has more or fewer cells; names the first such line.
     """
-    if spaces and len(names) == 1:
-        return {names[0]: rows.text}
-    if spaces:
-        cells = pc.utf8_split_whitespace(rows.text, max_splits=len(names) - 1, reverse=True)
-    else:
+    if spaces == "none":
         cells = pc.utf8_split_whitespace(rows.text)
+    elif len(names) > 1:
+        cells = pc.utf8_split_whitespace(rows.text, max_splits=len(names) - 1, reverse=spaces == "first")
+    else:
+        return {names[0]: rows.text}
     count = np.where(np.asarray(pc.utf8_length(rows.text)) > 0, np.asarray(pc.list_value_length(cells)), 0)
     if (count != len(names)).any():
         row = int(np.flatnonzero(count != len(names))[0])
@@ -144,30 +150,34 @@ def codes(rows: Rows, column: pa.StringArray, known: Sequence[str], name: str) -
     return np.asarray(found, dtype=np.int64)
 
 
-def aligned(rows: Rows, names: pa.StringArray, wanted: NDArray[np.str_], source: Path) -> NDArray[np.int64]:
-    """The row ``(M,)`` of a list that is about each wanted name, whatever the order of its rows.
+def places(rows: Rows, names: pa.StringArray, wanted: NDArray[np.str_]) -> NDArray[np.int64]:
+    """The row ``(M,)`` of a list that is about each wanted name, whatever the order of its rows; −1 if none is.
 
     Args:
         rows: the list.
         names: ``(N,)`` what its rows are about.
         wanted: ``(M,)`` names that another file has.
-        source: that file, for the message.
 
     Raises:
-        UserError: if a name is twice in the list, or a wanted one is not in it.
+        UserError: if a name is twice in the list.
     """
-    if len(names) == len(wanted) and bool(np.array_equal(strings(names), wanted)):
-        place = np.arange(len(wanted))
-    else:
-        found = pc.index_in(pa.array(wanted, pa.string()), names)
-        if found.null_count:
-            missing = str(wanted[int(np.flatnonzero(~np.asarray(found.is_valid()))[0])])
-            raise UserError(
-                f"{rows.path} has no row for {missing[:120]!r}, which {source} names: "
-                "take both files from the same download."
-            )
-        place = np.asarray(found, dtype=np.int64)
     distinct(rows, names)
+    return np.asarray(pc.index_in(pa.array(wanted.tolist(), pa.string()), names).fill_null(-1), dtype=np.int64)
+
+
+def aligned(rows: Rows, names: pa.StringArray, wanted: NDArray[np.str_], source: Path) -> NDArray[np.int64]:
+    """As ``places``, for lists that must have every wanted name.
+
+    Raises:
+        UserError: if a name is twice in the list, or one that ``source`` has is not in it.
+    """
+    place = places(rows, names, wanted)
+    if (place < 0).any():
+        missing = str(wanted[int(np.flatnonzero(place < 0)[0])])
+        raise UserError(
+            f"{rows.path} has no row for {missing[:120]!r}, which {source} names: "
+            "take both files from the same download."
+        )
     return place
 
 
