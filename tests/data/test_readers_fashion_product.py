@@ -37,7 +37,7 @@ def row_of(catalog, number: int) -> int:
 
 
 def test_default_task(fake):
-    catalog, source, notes, _ = FashionProductReader(str(fake)).read()
+    catalog, source, notes, *_ = FashionProductReader(str(fake)).read()
     assert catalog.schema.names == ("gender", "article_type", "colour", "pattern", "sleeve_length", "neckline")
     assert len(catalog) == 240 + fakes.TRAPS_KEPT
     assert catalog.schema.values[0] == ("Boys", "Men", "Women")
@@ -86,7 +86,7 @@ def test_identical_pictures_share_item_and_split_and_lose_contradicting_labels(c
         edit_row(copy, number, 5, "Red")
     edit_row(copy, 1000, 5, "Blue")
     edit_row(copy, 1001, 5, "Mauve")
-    catalog, _, notes, _ = FashionProductReader(str(copy)).read()
+    catalog, _, notes, *_ = FashionProductReader(str(copy)).read()
     rows = [row_of(catalog, number) for number in numbers]
     assert len(set(catalog.item[rows])) == len(set(catalog.split[rows])) == 1
     assert (catalog.item == catalog.item[rows[0]]).sum() == len(numbers)
@@ -195,7 +195,7 @@ def test_unreadable_json_is_refused_or_left_out(copy, content, found):
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"1 of 244 item files .*1003.json: {found}.*--data.on_error skip"):
         FashionProductReader(str(copy)).read()
-    catalog, _, notes, _ = FashionProductReader(str(copy), on_error="skip").read()
+    catalog, _, notes, *_ = FashionProductReader(str(copy), on_error="skip").read()
     assert "images/1003.jpg" not in catalog.image
     assert any("1 items are left out" in note for note in notes)
 
@@ -221,7 +221,7 @@ def test_too_few_images_for_any_value(fake):
 
 def test_real_photos(photos_root):
     assert len(_rows(photos_root)) == 44_072
-    catalog, _, notes, _ = READERS["fashion-product"](root=str(photos_root)).read()
+    catalog, _, notes, *_ = READERS["fashion-product"](root=str(photos_root)).read()
     assert len(catalog) == 11_293
     assert catalog.schema.sizes[0] == 5
     everything = FashionProductReader(str(photos_root), min_count=1).read().catalog

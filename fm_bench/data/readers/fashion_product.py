@@ -7,6 +7,9 @@ Source: https://www.kaggle.com/datasets/paramaggarwal/fashion-product-images-dat
     ROOT/images/ID.jpg
     ROOT/styles/ID.json     data.articleAttributes: {"Pattern": "Striped", "Sleeve Length": "Long Sleeves", "Neck": …}
 
+or a copy on Hugging Face, ``ROOT/*.parquet`` or ``ROOT/data/*.parquet`` (see ``fashion_product_parquet``), which has
+the table's columns and small pictures but not the JSON files.
+
 What the files do, learnt from them: titles hold unquoted commas, so that a line is split at most nine times; missing
 values are the text ``NA`` in both places, or an absent key in the JSON; some photos are the same file under several
 ids, now and then with other labels, so that splits follow content and never ids.
@@ -21,11 +24,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fm_bench.catalog import Catalog, Dataset, Domain, check_splits
+from fm_bench.catalog import Catalog, Dataset, Domain, ImageSource, check_splits
+from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests, in_threads, read_bytes
 from fm_bench.data.images import FileSource
+from fm_bench.data.parquet import ParquetSource
 from fm_bench.data.readers.common import (
     OnError,
     clean,
@@ -38,6 +44,7 @@ from fm_bench.data.readers.common import (
     snake_case,
     split_by_content,
 )
+from fm_bench.data.readers.fashion_product_parquet import last_of_each, parquet_files, read_parquet
 from fm_bench.data.sniff import HEAD, impostor, read_table_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import digest
@@ -54,10 +61,16 @@ COLUMNS = {
 
 ALIASES = {"neck": "neckline"}
 
+PART = "sub_category"
+"""The column that says which items are topwear."""
+
 REQUIRED = ("gender", "article_type", "colour", "pattern", "sleeve_length")
 """An image without one of these, where chosen, is no part of the task."""
 
 DEFAULT = (*REQUIRED, "neckline")
+
+TABLE_ONLY = ("gender", "article_type", "colour", "season", "usage")
+"""The default where nothing but the table's columns is there."""
 
 _SHOWN = 5
 
@@ -69,10 +82,11 @@ class FashionProductReader:
     """Topwear of *Fashion Product Images*: shirts, T-shirts, tops, kurtas and the like.
 
     Args:
-        root: folder that holds ``styles.csv``, ``images/`` and ``styles/``.
+        root: folder that holds ``styles.csv``, ``images/`` and ``styles/``, or Parquet files.
         attributes: attribute names, as a list or comma text; by default gender, article_type, colour, pattern,
             sleeve_length (images without one of these are left out) and neckline (where present). Also season, usage,
-            year and every key of the JSON files' ``articleAttributes`` in snake case, such as fit or fabric.
+            year and every key of the JSON files' ``articleAttributes`` in snake case, such as fit or fabric. With
+            Parquet files that lack the JSON files' part, by default gender, article_type, colour, season and usage.
         min_count: values on fewer images count as missing; the images stay.
         val_share: share of the distinct pictures for validation.
         test_share: share of the distinct pictures for the test split.
@@ -99,24 +113,65 @@ class FashionProductReader:
                 attribute is unknown, or nothing is left.
         """
         root = Path(self.root).expanduser()
+        files = () if (root / "styles.csv").is_file() else parquet_files(root)
+        return self._from_parquet(root, files) if files else self._from_folder(root)
+
+    def _from_folder(self, root: Path) -> Dataset:
         wanted = names_of(self.attributes) or list(DEFAULT)
         rows, notes = _topwear(_rows(root), root)
         if not set(wanted) <= set(COLUMNS):
             rows, unread = self._add_details(rows, root, wanted)
             notes += unread
-        rows, dropped = _complete(rows, wanted, root)
         image = np.array([f"images/{row['id']}.jpg" for row in rows], dtype=np.str_)
-        _check_images(root)
-        content = content_digests(root, image)
-        item = groups(content)
         columns = {name: clean(pa.array([row.get(name) for row in rows], pa.string())) for name in wanted}
+        keep, dropped = _complete(columns, root)
+        _check_images(root)
+        content = content_digests(root, image[keep])
+        source = FileSource(root, digest(image[keep].tolist(), content))
+        return self._dataset(root, columns, keep, content, image, source, [*notes, *dropped])
+
+    def _from_parquet(self, root: Path, files: tuple[Path, ...]) -> Dataset:
+        table = read_parquet(root, files, COLUMNS, ALIASES)
+        chosen = names_of(self.attributes)
+        full = set(REQUIRED) <= set(table.columns)
+        wanted = chosen or [name for name in (DEFAULT if full else TABLE_ONLY) if name in table.columns]
+        for name in (PART, *wanted):
+            if name not in table.columns:
+                raise UserError(f"{root} has no column for {name!r}: choose among {nearest(name, table.columns)}.")
+        topwear = np.asarray(pc.fill_null(pc.equal(table.columns[PART], "Topwear"), False))
+        if not topwear.any():
+            raise UserError(f"{root} lists {len(topwear):,} items but none of subCategory Topwear: pass all files.")
+        notes = [f"{topwear.sum():,} of {len(topwear):,} items are topwear"]
+        if "id" in table.columns:
+            last = last_of_each(table.columns["id"])
+            if repeated := int((topwear & ~last).sum()):
+                notes.append(f"{repeated:,} rows repeat the id of a later one, which replaces them")
+            topwear &= last
+        columns = {name: table.columns[name].filter(pa.array(topwear)) for name in wanted}
+        keep, dropped = _complete(columns, root)
+        image, content = table.image[topwear], table.contents()[topwear][keep]
+        source = ParquetSource(root, digest(image[keep].tolist(), content))
+        return self._dataset(root, columns, keep, content, image, source, [*notes, *dropped])
+
+    def _dataset(
+        self,
+        root: Path,
+        columns: dict[str, pa.Array],
+        keep: NDArray[np.bool_],
+        content: NDArray[np.bytes_],
+        image: NDArray[np.str_],
+        source: ImageSource,
+        notes: list[str],
+    ) -> Dataset:
+        """The data set of the rows to keep; ``content`` is of those alone."""
+        columns, image = {name: column.filter(pa.array(keep)) for name, column in columns.items()}, image[keep]
+        item = groups(content)
         encoded = encode(columns, item, min_count=self.min_count, chosen=self.attributes is not None, where=str(root))
         split = split_by_content(content, item, shares_of(self.val_share, self.test_share), self.split_seed)
-        domain = np.full(len(rows), Domain.SHOP, dtype=np.int8)
+        domain = np.full(len(image), Domain.SHOP, dtype=np.int8)
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain)
         check_splits(catalog, str(root))
-        notes += [*dropped, *encoded.notes, *duplicates(item)]
-        return Dataset(catalog, FileSource(root, digest(image.tolist(), content)), tuple(notes))
+        return Dataset(catalog, source, (*notes, *encoded.notes, *duplicates(item)))
 
     def _add_details(self, rows: list[Row], root: Path, wanted: list[str]) -> tuple[list[Row], list[str]]:
         """Adds the wanted attributes of the JSON files; rows whose file cannot be read are refused or left out."""
@@ -157,15 +212,8 @@ def _rows(root: Path) -> list[Row]:
         found = (
             "does not exist" if not root.exists() else "is not a folder" if not root.is_dir() else "has no styles.csv"
         )
-        remedy = (
-            f"pass --data.root {nested.parent}"
-            if nested
-            else (
-                "download Fashion Product Images (kaggle.com/datasets/paramaggarwal/fashion-product-images-dataset), "
-                "unpack it and pass the folder that holds styles.csv, images/ and styles/ as --data.root"
-            )
-        )
-        raise UserError(f"{root} {found}: {remedy}.")
+        remedy = f"pass --data.root {nested.parent}." if nested else downloads.where("fashion-product")
+        raise UserError(f"{root} {found}: {remedy}")
     try:
         text = read_table_bytes(path, "the catalogue's table").decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -177,7 +225,7 @@ def _rows(root: Path) -> list[Row]:
         raise UserError(
             f"{path} has no column {_listed(absent)} (its first line is {lines[0][:80]!r}): download it again."
         )
-    at = {ours: header.index(theirs) for ours, theirs in (("id", "id"), ("part", "subCategory"), *COLUMNS.items())}
+    at = {ours: header.index(theirs) for ours, theirs in (("id", "id"), (PART, "subCategory"), *COLUMNS.items())}
     rows = []
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -198,8 +246,8 @@ def _rows(root: Path) -> list[Row]:
 
 
 def _topwear(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
-    parts = Counter(row["part"] for row in rows)
-    topwear = list({row["id"]: row for row in rows if row["part"] == "Topwear"}.values())
+    parts = Counter(row[PART] for row in rows)
+    topwear = list({row["id"]: row for row in rows if row[PART] == "Topwear"}.values())
     if not topwear:
         raise UserError(
             f"{root / 'styles.csv'} lists {len(rows):,} items but none of subCategory Topwear: pass the complete table."
@@ -230,25 +278,21 @@ def _details(path: str) -> dict[str, str] | str:
     return {ALIASES.get(key, key): value for key, value in named.items()}
 
 
-def _complete(rows: list[Row], wanted: list[str], root: Path) -> tuple[list[Row], list[str]]:
-    """Rows with every required attribute that is wanted, and at least one label."""
-    required = [name for name in wanted if name in REQUIRED]
-    columns = [
-        clean(pa.array([row.get(name) for row in rows], pa.string())).is_valid().to_numpy(zero_copy_only=False)
-        for name in wanted
-    ]
-    present = np.stack(columns, axis=1)
-    needed = present[:, [wanted.index(name) for name in required]]
-    keep: NDArray[np.bool_] = np.logical_and(present.any(axis=1), needed.all(axis=1))
+def _complete(columns: dict[str, pa.Array], root: Path) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which rows ``(N,)`` have every required attribute that is wanted, and at least one label."""
+    required = [name for name in columns if name in REQUIRED]
+    present = {name: column.is_valid().to_numpy(zero_copy_only=False) for name, column in columns.items()}
+    keep: NDArray[np.bool_] = np.logical_or.reduce(list(present.values()))
+    for name in required:
+        keep &= present[name]
     if not keep.any():
         raise UserError(
-            f"no topwear below {root} has {_listed(required or wanted)}: "
+            f"no topwear below {root} has {_listed(required or list(columns))}: "
             "check the JSON files or choose other --data.attributes."
         )
-    left_out = len(rows) - int(keep.sum())
+    left_out = int((~keep).sum())
     why = f"lack {' or '.join(required)}" if required else "have none of the attributes"
-    notes = [f"{left_out:,} of them are left out because they {why}"] if left_out else []
-    return [row for row, stays in zip(rows, keep.tolist(), strict=True) if stays], notes
+    return keep, [f"{left_out:,} of them are left out because they {why}"] if left_out else []
 
 
 def _check_images(root: Path) -> None:

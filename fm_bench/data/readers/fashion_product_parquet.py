@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The table of *Fashion Product Images* from the Parquet files of a copy on Hugging Face.
+
+Each row is an item, with its picture's bytes in the column ``image`` and the columns of ``styles.csv`` beside it. What
+the JSON files of the full data set say (pattern, sleeve length, …) is there only if columns of that name are.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fm_bench.data.parquet import COLUMN, names_in, open_parquet, parquet_digests
+from fm_bench.data.readers.common import clean, snake_case
+from fm_bench.errors import UserError
+
+FOLDERS = ("", "data")
+"""Below the root, where Parquet files are looked for."""
+
+
+class ParquetTable(NamedTuple):
+    """All rows of all files, one after the other."""
+
+    files: tuple[Path, ...]
+    columns: dict[str, pa.Array]  # by our names, cleaned, (N,) each
+    image: NDArray[np.str_]  # (N,) names for ``ParquetSource``
+
+    def contents(self) -> NDArray[np.bytes_]:
+        """Digests of the pictures, ``(N,)``. Raises UserError if a file is damaged."""
+        return np.concatenate([parquet_digests(path) for path in self.files])
+
+
+def parquet_files(root: Path) -> tuple[Path, ...]:
+    """The Parquet files of a folder, in order; none if it has a folder or file of another kind in their place."""
+    for folder in FOLDERS:
+        if found := tuple(path for path in sorted((root / folder).glob("*.parquet")) if path.is_file()):
+            return found
+    return ()
+
+
+def read_parquet(
+    root: Path, files: Iterable[Path], theirs: Mapping[str, str], aliases: Mapping[str, str]
+) -> ParquetTable:
+    """Reads every flat column.
+
+    Args:
+        root: the data set's folder.
+        files: below it, all with the same columns.
+        theirs: column by our name, where it is not our name's words joined in another way.
+        aliases: our name by column in snake case.
+
+    Raises:
+        UserError: if a file is damaged, something else, has no pictures, or lacks columns of the first one.
+    """
+    files = tuple(files)
+    ours = {name: own for own, name in theirs.items()}
+    parts: list[pa.Table] = []
+    names: list[pa.Array] = []
+    for path in files:
+        file = open_parquet(path)
+        flat = [column.name for column in file.schema_arrow if not pa.types.is_nested(column.type)]
+        try:
+            table = file.read([name for name in flat if name != COLUMN])
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is not a readable table ({reason}): download it again.") from error
+        if parts and table.column_names != parts[0].column_names:
+            raise UserError(f"{path} has other columns than {files[0]}: take all files of one data set.")
+        parts.append(table)
+        names.append(names_in(root, path, file.metadata.num_rows))
+    columns = {}
+    for name in parts[0].column_names:
+        own = ours.get(name) or snake_case(name)
+        column = pa.concat_arrays([clean(part[name].combine_chunks()) for part in parts])
+        columns[aliases.get(own, own)] = column
+    return ParquetTable(files, columns, np.array(pa.concat_arrays(names).to_pylist(), dtype=np.str_))
+
+
+def last_of_each(column: pa.Array) -> NDArray[np.bool_]:
+    """``(N,)``, False where a later row has the same value."""
+    numbers = np.asarray(pc.fill_null(column.dictionary_encode().indices, -1), dtype=np.int64)
+    last = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]
+    keep = numbers < 0
+    keep[last] = True
+    return np.asarray(keep)
