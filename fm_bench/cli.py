@@ -3,15 +3,13 @@
 
 import argparse
 import errno
-import json
 import logging
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,19 +18,15 @@ from rich.table import Table
 from fm_bench import __version__, recipe
 from fm_bench.commands import (
     EXIT_BAD_INPUT,
-    EXIT_CHECK_FAILED,
     EXIT_INTERRUPTED,
     Command,
-    Commands,
     bench,
     compare,
+    data,
     leaderboard,
     new_command,
 )
 from fm_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from fm_bench.config import RunConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,34 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--mrr-at", type=int, default=1000, help="deepest rank that counts for MRR (default 1000)")
     command.add_argument("--out", type=Path, required=True, help="JSON report to write")
 
-    _data_commands(commands)
+    data.add(commands)
     leaderboard.add(commands)
     compare.add(commands)
     return parser
-
-
-def _data_commands(commands: Commands) -> None:
-    actions = commands.add_parser("data", help="look at a data set before training on it").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    for name, run, text in (
-        ("prepare", _data_prepare, "decode every picture once, as a run would"),
-        ("validate", _data_validate, "read every picture and report what is wrong; exit status 1 if anything is"),
-        ("info", _data_info, "count images, values and missing labels"),
-        ("preview", _data_preview, "write a contact sheet with labels"),
-    ):
-        command = new_command(actions, name, run, text, takes_options=True)
-        command.add_argument(
-            "data", metavar="DATA", help="see `fm-bench list data`; options of its reader follow as --data.NAME VALUE"
-        )
-        command.add_argument("--profile", default="quick", help="whose sizes to use (default quick)")
-        if name in ("validate", "info"):
-            command.add_argument("--json", action="store_true", help="for programs")
-        if name == "preview":
-            command.add_argument(
-                "--out", type=Path, default=Path("preview.png"), help="PNG to write (default preview.png)"
-            )
-            command.add_argument("--seed", type=int, default=0, help="which pictures are shown")
 
 
 # ---------------------------------------------------------------------- what is done
@@ -207,54 +177,6 @@ def _score(options: argparse.Namespace) -> int:
     for name, estimate in report["metrics"].items():
         interval = f"  [{estimate['low']:.4f}, {estimate['high']:.4f}]" if "low" in estimate else ""
         print(f"{name:24s} {estimate['value']:.4f}{interval}")
-    return 0
-
-
-def _reader_config(options: argparse.Namespace) -> "RunConfig":
-    from fm_bench.config import configure
-
-    return configure("random", options.data, options.profile, "common", 0, options.rest)
-
-
-def _data_prepare(options: argparse.Namespace) -> int:
-    from fm_bench.bench import prepare
-
-    print(prepare(_reader_config(options), Console(stderr=True)))
-    return 0
-
-
-def _data_validate(options: argparse.Namespace) -> int:
-    from fm_bench.data.validate import validate
-
-    return _data_report(options, validate)
-
-
-def _data_info(options: argparse.Namespace) -> int:
-    from fm_bench.data.validate import info
-
-    return _data_report(options, info)
-
-
-def _data_report(options: argparse.Namespace, inspect: Callable[..., dict[str, Any]]) -> int:
-    from fm_bench.data.validate import print_report
-
-    config = _reader_config(options)
-    report = inspect(config.read())
-    if options.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print_report(report, Console())
-    return EXIT_CHECK_FAILED if report.get("problems") else 0
-
-
-def _data_preview(options: argparse.Namespace) -> int:
-    from fm_bench.data.preview import contact_sheet
-
-    if options.data == "garments":  # show both domains, unless asked otherwise
-        options.rest = ["--data.street", "0.4", *options.rest]
-    config = _reader_config(options)
-    contact_sheet(config.read(), out=options.out, seed=options.seed)
-    print(options.out)
     return 0
 
 
