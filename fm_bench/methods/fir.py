@@ -16,7 +16,11 @@ from fm_bench.methods.attribute_network import ATTRIBUTES, AttributeNetwork
 from fm_bench.methods.base import Context, Stage
 from fm_bench.nn.cosine import batch_hard, masked_mean
 from fm_bench.nn.gather import features_in_order
-from fm_bench.nn.translation import spread
+
+CLASSIFIED_LENGTH = 4.0
+"""Length at which features reach the classifier of items, whose logits every step moves by its square. Measured on
+validation photos of garments-street after 24,000 images, recall@20 of the item: 0.77 at 4, 0.29 at 8, 0.07 at 16, where
+cross-entropy rises to 10 and all features fall on few lines."""
 
 INSTANCES = Stage("instances", InstanceBatch, shared=True)
 
@@ -31,7 +35,8 @@ THREE = {
 class InstanceNetwork(AttributeNetwork):
     """FLAM's feature extractor (Sec. 4.1): a backbone, sum-pooled (SPoC), projected, and of length 1.
 
-    It learns to tell items apart, by cross-entropy over those with most pictures and by batch-hard triplets of all.
+    It learns to tell items apart, by cross-entropy over those with most pictures and by batch-hard triplets of all. The
+    projection is normalised over the batch: what all pictures have in common would leave little room for the rest.
     Methods that build on it choose their target attributes here, and keep the features of all training images while
     they train on them.
 
@@ -62,6 +67,7 @@ class InstanceNetwork(AttributeNetwork):
             backbone cannot read pictures of this size or shows no map of them.
     """
 
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, INSTANCES)
 
     def __init__(
@@ -93,7 +99,9 @@ class InstanceNetwork(AttributeNetwork):
         if image_size is not None:
             self._try_backbone(*image_size)
         if features == "instances":
-            self.projection = nn.Linear(self.backbone.dim, dim)
+            self.projection = nn.Sequential(
+                nn.Linear(self.backbone.dim, dim, bias=False), nn.BatchNorm1d(dim, affine=False)
+            )
             self.classifier = nn.Linear(dim, classes)
         self.width = dim if features == "instances" else self.backbone.dim
         self.targets = self._targets(targets)
@@ -184,7 +192,7 @@ class InstanceNetwork(AttributeNetwork):
         """Cross-entropy over the items with most pictures, and batch-hard triplets of all."""
         features = self.feature(batch.image)
         frequent = batch.instance < self.hparams["classes"]
-        logits = self.classifier(spread(features)).float()
+        logits = self.classifier(CLASSIFIED_LENGTH * features).float()
         entropy = F.cross_entropy(logits, torch.where(frequent, batch.instance, 0), reduction="none")
         return {
             "L_ce": (1.0, masked_mean(entropy, frequent)),

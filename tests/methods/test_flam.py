@@ -565,12 +565,39 @@ def test_readers_of_the_row_are_told(build):
 def test_the_feature_is_sum_pooled_and_projected(build, images):
     model = build()
     maps = model.backbone.features.forward_features(images)
-    expected = F.normalize(maps.sum((2, 3)) @ model.projection.weight.T + model.projection.bias, dim=-1)
+    projected = maps.sum((2, 3)) @ model.projection[0].weight.T
+    mean, variance = torch.randn(DIM), torch.rand(DIM) + 0.5
+    model.projection[1].load_state_dict({"running_mean": mean, "running_var": variance}, strict=False)
+    expected = F.normalize((projected - mean) / (variance + 1e-5).sqrt(), dim=-1)
     assert torch.allclose(model.feature(images), expected, atol=1e-5)
     shared = build(features="attributes")
     assert torch.allclose(shared.feature(images), F.normalize(shared.backbone(images), dim=-1), atol=1e-6)
     assert shared.width == 6
     assert not hasattr(shared, "projection")
+
+
+def test_what_all_pictures_share_does_not_become_the_feature(build):
+    """Without a normalised projection, pooled maps that differ little from their mean give nearly equal features."""
+    model = build(dim=32).train()
+    model._seen = lambda images: 50 + images
+    features = model.feature(torch.randn(64, 6, 2, 2))
+    assert (features @ features.T).fill_diagonal_(0).sum() / (64 * 63) < 0.05
+    spectrum = torch.linalg.svdvals(features) ** 2
+    assert spectrum.sum() / spectrum.max() > 3  # of the six directions that pooled maps have
+
+
+def test_a_step_of_the_classifier_does_not_overshoot(build, images):
+    """The logits of a picture move by rate x length^2: at the stage's peak rate by less than they span."""
+    model = build(dim=256, classes=1000)
+    model.feature = lambda images: F.normalize(images.flatten(1)[:, :256], dim=-1)
+    batch = InstanceBatch(torch.randn(16, 3, 10, 10), torch.arange(16), torch.arange(16))
+    before = model.instances_step(batch)["L_ce"][1]
+    before.backward()
+    assert before < math.log(1000) + 0.5
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter -= 10 * model.hparams["instances_lr"] * parameter.grad  # momentum of 0.9: ten steps in one
+    assert model.instances_step(batch)["L_ce"][1] < before
 
 
 def test_one_of_the_two_feature_stages_is_left_out(build):
@@ -604,7 +631,7 @@ def test_rare_instances_are_in_triplets_alone(build, images):
     batch = InstanceBatch(images, torch.tensor([0, 1, 7, 0, 1, 7]), torch.arange(6))
     losses = model.instances_step(batch)
     x = model.feature(images)
-    logits = model.classifier(x * DIM**0.5)[[0, 1, 3, 4]]
+    logits = model.classifier(x * 4)[[0, 1, 3, 4]]
     expected = F.cross_entropy(logits, torch.tensor([0, 1, 0, 1]))
     assert losses["L_ce"][1].item() == pytest.approx(expected.item(), rel=1e-5)
     assert losses["L_t"][1].item() == pytest.approx(batch_hard(x, batch.instance, 0.3).item())
