@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         required=True, metavar="ACTION"
     )
     for name, run, text in (
-        ("build", _build, "write the page of all records in a folder, and the table in the README"),
+        ("build", _build, "write the page of all records, one for each method, and the table in the README"),
         ("check", _check, "exit status 1 if a record was edited, records contradict each other, or a page is stale"),
     ):
         command = new_command(actions, name, run, text)
@@ -28,11 +28,16 @@ def add(commands: Commands) -> None:
     command.add_argument("run_dir", type=Path, metavar="DIR")
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
     command.add_argument("--replace", action="store_true", help="in the place of a filed record of the same run")
+    command = new_command(actions, "extras", _extras, "prepare what the method's page shows of finished runs")
+    command.add_argument("run_dirs", type=Path, metavar="DIR", nargs="+", help="folders of runs")
 
 
 def _build(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.method_pages import build_pages
     from fm_bench.leaderboard.site import build
 
+    pages = _method_pages(options)
+    print(f"{pages}: {len(build_pages(options.records, pages, f'../{options.out.name}'))} pages")
     print(build(options.records, options.out))
     if options.readme and _update_readme(options):
         print(options.readme)
@@ -40,16 +45,27 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from fm_bench.leaderboard.extras import check_extras
     from fm_bench.leaderboard.filing import problems as problems_of
+    from fm_bench.leaderboard.method_pages import stale_pages
     from fm_bench.leaderboard.site import is_stale
 
-    stale = [options.out] if is_stale(options.records, options.out) else []
+    stale = stale_pages(options.records, _method_pages(options), f"../{options.out.name}")
+    stale += [options.out] if is_stale(options.records, options.out) else []
     if options.readme and _update_readme(options, check=True):
         stale.append(options.readme)
-    problems = problems_of(options.records)
+    problems = problems_of(options.records) + check_extras(options.records)
     for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
         print(f"fm-bench: {problem}", file=sys.stderr)
     return EXIT_CHECK_FAILED if stale or problems else 0
+
+
+def _method_pages(options: argparse.Namespace) -> Path:
+    """The folder of the method pages, beside the page; they are written first, since it links to what is there."""
+    from fm_bench.leaderboard.links import METHODS
+
+    folder: Path = options.out.parent / METHODS
+    return folder
 
 
 def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
@@ -66,4 +82,12 @@ def _add(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.filing import add as file_record
 
     print(file_record(options.run_dir, options.records, replace=options.replace))
+    return 0
+
+
+def _extras(options: argparse.Namespace) -> int:
+    from fm_bench.extras.collect import prepare
+
+    for run in options.run_dirs:
+        print(prepare(run))
     return 0

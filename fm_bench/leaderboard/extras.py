@@ -218,6 +218,12 @@ def add_extras(run: Path, path: Path) -> list[Path]:
     return written
 
 
+def remove_extras(path: Path) -> None:
+    """Removes the extras of the record at ``path``, if there are any."""
+    for suffix in (".json", ".webp"):
+        extras_file(path).with_suffix(suffix).unlink(missing_ok=True)
+
+
 def check_extras(folder: Path) -> list[str]:
     """One sentence for each file of extras below the records in ``folder`` that is damaged, changed, or of no record.
 

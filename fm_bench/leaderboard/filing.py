@@ -18,6 +18,7 @@ from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import digest, replacing, write_text
 from fm_bench.leaderboard.compare import Run
+from fm_bench.leaderboard.extras import add_extras, remove_extras
 from fm_bench.leaderboard.folds import fold_of
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file, save
 from fm_bench.leaderboard.rows import settings
@@ -28,6 +29,8 @@ _STATED = ("method", "variant", "data", "profile", "mode", "seed")
 
 def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
     """Files the record of the run in ``run``, with its per-request results beside it, among those in ``folder``.
+
+    What the run left for its method's page is filed as well, see ``fm_bench.leaderboard.extras``.
 
     Args:
         run: the run's folder.
@@ -56,10 +59,12 @@ def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
     with replacing(requests_file(path)) as temporary:
         shutil.copyfile(requests_file(source), temporary)
     save(record, path)
+    add_extras(run, path)
     gone = [known for known in older if known != path]
     for known in gone:
         known.unlink()
         requests_file(known).unlink(missing_ok=True)
+        remove_extras(known)
     _write(folder, _read(folder) | _sums([path, requests_file(path)]), without=gone)
     return path
 

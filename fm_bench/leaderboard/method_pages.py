@@ -19,8 +19,8 @@ from markupsafe import Markup, escape
 from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
+from fm_bench.leaderboard.charts import COLOURS
 from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
-from fm_bench.leaderboard.curves import COLOURS
 from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
 from fm_bench.leaderboard.learning import Line, chart
 from fm_bench.leaderboard.links import slug
@@ -29,6 +29,7 @@ from fm_bench.leaderboard.rows import Cell, Row, Table, flat, hardware, pool, ta
 from fm_bench.leaderboard.shown import ABOUT, number, words, work
 from fm_bench.leaderboard.site import MODES, _environment, _source
 from fm_bench.leaderboard.table import MISSING, ends
+from fm_bench.leaderboard.views import timed
 
 FIRST = ("train/loss", "val/accuracy@20")
 """Curves that are shown at once; others can be unfolded."""
@@ -208,11 +209,11 @@ class Part:
 
 
 def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: str) -> str:
-    mine: dict[tuple[str, str, str], list[Table]] = {}
+    places: dict[tuple[str, str, str], list[Table]] = {}
     for table in every:
-        if any(row.label == label for row in table.rows):
-            mine.setdefault(table.key[:3], []).append(table)
-    parts = tuple(_part(f"p{n}", label, of, kept) for n, of in enumerate(mine.values(), start=1))
+        places.setdefault(table.key[:3], []).append(table)
+    mine = [of for of in places.values() if any(row.label == label for table in of for row in table.rows)]
+    parts = tuple(_part(f"p{n}", label, of, kept) for n, of in enumerate(mine, start=1))
     runs = [run for part in parts for run, _ in part.runs]
     extras = [kept[run.fingerprint][0] for run in runs if run.fingerprint in kept]
     pages = _environment()
@@ -237,10 +238,10 @@ def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: 
 def code_spans(text: str) -> Markup:
     """``text`` with what stands between double backticks as code."""
     pieces = text.split("``")
-    return Markup("").join(
-        Markup("<code>%s</code>") % piece if i % 2 and i + 1 < len(pieces) else escape(piece)
-        for i, piece in enumerate(pieces)
-    )
+    if len(pieces) % 2 == 0:  # the last backticks have no partner
+        pieces[-2:] = ["``".join(pieces[-2:])]
+    marked = (Markup("<code>%s</code>") % piece if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+    return Markup("").join(marked)
 
 
 def _description(run: Record, extras: Sequence[Extras]) -> tuple[str, ...]:
@@ -255,6 +256,8 @@ def _description(run: Record, extras: Sequence[Extras]) -> tuple[str, ...]:
 
 
 def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) -> Part:
+    times = timed(of)
+    of = [table for table in of if any(row.label == label for row in table.rows)]
     own = [row for table in of for row in table.rows if row.label == label]
     runs = list({run.fingerprint: run for row in own for run in row.records}.values())
     with_extras = [run for run in runs if run.fingerprint in kept]
@@ -272,7 +275,7 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
         settings=_settings(runs[0], kept),
         runs=tuple((run, hardware(run)) for run in runs),
         notes=tuple(dict.fromkeys(note for row in own for note in row.notes)),
-        standings=tuple(_standing(label, table, kept) for table in of),
+        standings=tuple(_standing(label, table, times, kept) for table in of),
         seeds=tuple((names[run.fingerprint], colours[run.fingerprint]) for run in with_extras),
         stages=_stages(with_extras, kept, names, colours),
         shots=_shots(f"{name}-sheet", with_extras, kept),
@@ -293,7 +296,7 @@ def _settings(run: Record, kept: Mapping[str, Kept]) -> Settings:
     return Settings(changed, extras is not None, every)
 
 
-def _standing(label: str, table: Table, kept: Mapping[str, Kept]) -> Standing:
+def _standing(label: str, table: Table, times: Mapping[str, Row], kept: Mapping[str, Kept]) -> Standing:
     own = [row for row in table.rows if row.label == label]
     competing = [row for row in table.rows if row.role == "method"]
     shown = [
@@ -301,7 +304,7 @@ def _standing(label: str, table: Table, kept: Mapping[str, Kept]) -> Standing:
         for row in table.rows
         if row.first.method == own[0].first.method or row.role != "method" or row is competing[0]
     ]
-    columns = columns_of(table)
+    columns = columns_of(table, times)
     groups = _groups(columns, table.key.protocol)
     return Standing(
         table=table,
