@@ -15,16 +15,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fm_bench import __version__, recipe
+from fm_bench import __version__, recipe, third_party
 from fm_bench.commands import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
     Command,
     bench,
+    check_method,
     compare,
     data,
     leaderboard,
     new_command,
+    regress,
 )
 from fm_bench.errors import UserError
 
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("kind", nargs="?", choices=recipe.KINDS, help="only this kind")
 
     bench.add(commands)
+    check_method.add(commands)
 
     command = new_command(commands, "evaluate", _evaluate, "judge a trained run again, by any protocol")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
@@ -110,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add(commands)
     leaderboard.add(commands)
     compare.add(commands)
+    regress.add(commands)
     return parser
 
 
@@ -118,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> int:
     console = Console()
+    for problem in third_party.join_registered() if options.kind in (None, "methods") else ():
+        print(f"fm-bench: {problem}", file=sys.stderr)
     for kind in [options.kind] if options.kind else recipe.KINDS:
         table = Table("name", "what it is", title=kind, title_justify="left", box=None, padding=(0, 2))
         for name in recipe.names(kind):

@@ -238,11 +238,17 @@ def _imported(run: Callable[[], T], where: str) -> T:
         raise UserError(f"{where} cannot be imported: {said} ({place(error)}).") from error
 
 
-def place(error: BaseException) -> str:
-    """``file.py, line 3``: where an error arose, the innermost line that is not Python's own machinery."""
+def place(error: BaseException, file: str = "") -> str:
+    """``file.py, line 3``: where an error arose.
+
+    Args:
+        error: with its traceback.
+        file: whose lines are preferred; else it is the innermost line that is not Python's own machinery.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    frames = [frame for frame in frames if frame.filename == file] or frames
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "nowhere"
 
 
