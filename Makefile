@@ -11,7 +11,7 @@ SPEED   ?= $(filter-out common page,$(basename $(notdir $(wildcard benchmarks/sp
 FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint format leaderboard check speed clean
+.PHONY: help setup bench test lint format leaderboard check regress speed clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ leaderboard: setup ## rebuild leaderboards/index.html and the README's table fro
 
 check: setup ## fail if the published page or table is not what the records say
 	@$(BIN)/fm-bench leaderboard check --readme README.md
+
+regress: setup ## run methods again (all recorded, or METHOD=…), fail on a drop beyond the noise: make regress PROFILE=quick
+	@$(BIN)/fm-bench regress $(METHOD) --data $(DATA) --profile $(PROFILE) $(ARGS)
 
 speed: setup ## benchmarks of our own hot paths, as ratios; also writes runs/speed/*.json
 	@for name in $(SPEED); do echo "== $$name"; $(BIN)/python benchmarks/speed/$$name.py --json runs/speed/$$name.json || exit 1; done

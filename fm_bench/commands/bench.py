@@ -69,7 +69,7 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.leaderboard.site import refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
-    jobs = _jobs(options)
+    jobs = jobs_of(options)
     if options.options:
         for method, data in dict.fromkeys((job.configs[0].method, job.configs[0].data) for job in jobs):
             print(option_parser(method, data).format_help())
@@ -98,7 +98,7 @@ def _bench(options: argparse.Namespace) -> int:
     return EXIT_CHECK_FAILED if failures else 0
 
 
-def _jobs(options: argparse.Namespace) -> "list[Job]":
+def jobs_of(options: argparse.Namespace) -> "list[Job]":
     """Every method on every data set with every seed, each once. Raises UserError if one of them makes no sense."""
     from fm_bench.campaign import EVERY, Job, every_method, options_of
     from fm_bench.config import configure, cross_validation
