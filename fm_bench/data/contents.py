@@ -4,6 +4,7 @@
 import contextlib
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fm_bench.data.images import FORMATS
+from fm_bench.data.rooted import MAX_BYTES
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, replacing
 
@@ -103,6 +105,8 @@ def _remembered(
         path = os.path.join(root, name)  # noqa: PTH118  a Path costs as much as reading a small file
         try:
             status = os.stat(path)  # noqa: PTH116
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:  # a pipe would never end
+                return None
             stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             before = known.get(name)
             if before and before[0] == stamp:

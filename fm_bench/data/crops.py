@@ -29,6 +29,7 @@ class CroppedSource:
     """Changes with any pixel of ``source`` and with any box."""
 
     def __post_init__(self) -> None:
+        self.in_threads = getattr(self.source, "in_threads", False)
         self.digest = digest(self.source.digest, "cropped", np.stack(list(self.boxes.values())))
 
     def read(self, image: str, size: tuple[int, int]) -> NDArray[np.uint8]:

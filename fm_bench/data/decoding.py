@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Reads many pictures, by several processes where that pays."""
+"""Reads many pictures, by several threads or, where that pays, processes.
+
+Files are decoded by libraries that let go of Python's lock meanwhile, so that threads suffice, which start at once.
+What draws its pictures in Python needs processes.
+"""
 
 import contextlib
 import multiprocessing
@@ -9,9 +13,10 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +38,9 @@ _JUDGE_AFTER = 1.0  # seconds: the first pictures also pay for imports and cold 
 Unreadable = list[tuple[int, str]]
 """Position and what was found there, ascending."""
 
+Keep = Callable[[NDArray[np.uint8]], Any]
+"""Makes of a picture, ``(height, width, 3)`` RGB, what is kept of it."""
+
 
 def read_all(
     source: ImageSource,
@@ -40,6 +48,7 @@ def read_all(
     size: tuple[int, int],
     *,
     into: Path | None = None,
+    keep: Keep | None = None,
     workers: int | None = None,
     label: str = "images",
 ) -> Unreadable:
@@ -50,7 +59,9 @@ def read_all(
         names: ``(n,)`` picture names.
         size: ``(height, width)``.
         into: a ``.npy`` file of ``(n, H, W, 3)`` uint8 to write to, unreadable ones white; by default nothing is kept.
-        workers: processes at most; by default one per usable core.
+        keep: what is written of a picture instead of its pixels, as an element of ``into``; a function of a module.
+            Where a picture is unreadable, nothing is written.
+        workers: processes or, if the source's ``in_threads`` says so, threads at most; by default one per usable core.
         label: what the progress bar calls the work.
 
     Raises:
@@ -59,9 +70,11 @@ def read_all(
     limit = _usable_cores() if workers is None else workers
     pending = list(range(0, len(names), CHUNK))
     unreadable: Unreadable = []
-    fill = _Filler(source, size, into)
+    fill = _Filler(source, size, into, keep)
     started = time.perf_counter()
     with _progress(label, len(names)) as advance:
+        if limit > 1 and len(pending) > 1 and getattr(source, "in_threads", False):
+            return sorted(_by_threads(fill, names, pending, limit, advance))
         while pending:
             done, elapsed = pending[0], time.perf_counter() - started
             if _pool_pays(limit, elapsed, done, len(names)):
@@ -82,8 +95,8 @@ def _pool_pays(limit: int, elapsed: float, done: int, total: int) -> bool:
 class _Filler:
     """Reads one chunk into its place."""
 
-    def __init__(self, source: ImageSource, size: tuple[int, int], into: Path | None) -> None:
-        self.source, self.size, self.into = source, size, into
+    def __init__(self, source: ImageSource, size: tuple[int, int], into: Path | None, keep: Keep | None) -> None:
+        self.source, self.size, self.into, self.keep = source, size, into, keep
 
     def __call__(self, start: int, names: NDArray[np.str_]) -> Unreadable:
         images = None if self.into is None else np.lib.format.open_memmap(self.into, mode="r+")
@@ -93,10 +106,31 @@ class _Filler:
                 picture = self.source.read(name, self.size)
             except UnreadableImageError as error:
                 unreadable.append((position, str(error)))
+                if self.keep is not None:
+                    continue
                 picture = np.uint8(255)  # type: ignore[assignment]  # white
             if images is not None:
-                images[position] = picture
+                images[position] = picture if self.keep is None else self.keep(picture)
         return unreadable
+
+
+def _by_threads(
+    fill: _Filler, names: NDArray[np.str_], starts: list[int], limit: int, advance: Callable[[int], None]
+) -> Unreadable:
+    """Whole chunks at a time: pictures handed over one by one would mostly wait for the interpreter."""
+    unreadable: Unreadable = []
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    pool = ThreadPoolExecutor(min(limit, len(starts)))
+    try:
+        futures = {pool.submit(fill, start, names[start : start + CHUNK]): start for start in starts}
+        for future in as_completed(futures):
+            unreadable += future.result()
+            advance(min(CHUNK, len(names) - futures[future]))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
+    return unreadable
 
 
 def _by_processes(

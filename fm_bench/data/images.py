@@ -4,7 +4,9 @@
 import contextlib
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -13,12 +15,17 @@ from PIL import Image, ImageOps
 
 from fm_bench.catalog import UnreadableImageError
 from fm_bench.data.cache import ImageCache, cached_images
+from fm_bench.data.jpeg import decode_plain, plain_size
+from fm_bench.data.rooted import Folder, inside
 from fm_bench.data.sniff import HEAD, image_kind, impostor
 
-__all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit"]
+__all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit", "inside"]
 
 MAX_PIXELS = 89_478_485
 """Pictures above this are refused before they are decoded (a quarter of a gigabyte as RGB; Pillow's own limit)."""
+
+LEFT_OUT = "left out"
+"""What is found in the place of pictures that ``data validate --fix`` listed."""
 
 MAX_STRETCH = 1.1
 """Pictures whose aspect is this close to the wanted one are stretched to it; others are shown whole, on white."""
@@ -33,11 +40,19 @@ class FileSource:
 
     Args:
         root: the folder.
-        digest: changes with any file's name or content.
+        digest: changes with any file's name or content, and with ``left_out``.
+        left_out: pictures that count as unreadable although they are not, see ``fm_bench.data.mending``.
     """
+
+    in_threads: ClassVar[bool] = True
 
     root: Path
     digest: str
+    left_out: frozenset[str] = frozenset()
+
+    @cached_property
+    def _folder(self) -> Folder:
+        return Folder(self.root)
 
     def read(self, image: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         """One picture, upright, as ``(height, width, 3)`` RGB, transparent parts white.
@@ -47,23 +62,12 @@ class FileSource:
             size: wanted ``(height, width)``; see ``fit`` for pictures of another aspect.
 
         Raises:
-            UnreadableImageError: if the file is missing, empty, truncated, not a picture or too large to decode.
+            UnreadableImageError: if the file is missing, empty, truncated, not a picture or too large to decode, leads
+                out of the root, or is left out.
         """
-        if not inside(image):
-            raise UnreadableImageError("outside the data set's folder")
-        try:
-            data = (self.root / image).read_bytes()
-        except FileNotFoundError as error:
-            raise UnreadableImageError("missing") from error
-        except OSError as error:
-            raise UnreadableImageError(f"not readable, {error.strerror or error}") from error
-        return fit(decode(data, at_least=2 * max(size)), size)
-
-
-def inside(image: str) -> bool:
-    """Whether a path, as written, stays below the folder that it is joined to, on any system."""
-    parts = image.replace("\\", "/").split("/")
-    return parts[0] != "" and ".." not in parts and "\0" not in image and image[1:2] != ":"
+        if image in self.left_out:
+            raise UnreadableImageError(LEFT_OUT)
+        return fit(decode(self._folder.read(image), at_least=2 * max(size)), size)
 
 
 def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
@@ -82,9 +86,12 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
     if kind is None:
         raise UnreadableImageError(impostor(head) or "not an image")
     try:
+        if kind == "JPEG" and (size := plain_size(data)) is not None:
+            _check_pixels(*size)
+            if (picture := decode_plain(data, size, at_least)) is not None:
+                return picture
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(f"{image.width} x {image.height} pixels, too large")
+            _check_pixels(image.width, image.height)
             if at_least:
                 image.draft(image.mode, (at_least, at_least))
             image.load()
@@ -100,6 +107,12 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
             kind == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
         )
         raise UnreadableImageError(f"truncated {kind}" if truncated else f"damaged {kind}") from error
+
+
+def _check_pixels(width: int, height: int) -> None:
+    """Before anything is decoded, by what the header says."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(f"{width} x {height} pixels, too large")
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
