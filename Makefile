@@ -22,7 +22,7 @@ setup: $(VENV)/.installed ## create .venv with everything pinned by constraints.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),tensorboard,tune,dev]'
 	@touch $@
 
 bench: setup ## train, search and record: make bench METHOD=flam, or METHOD=all and several SEED and DATA

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The workflows are what GitHub accepts, and do what their names say."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner, Result
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+
+
+def checked(path: Path) -> Result:
+    """The file beside the schema of GitHub workflows that comes with check-jsonschema; no network is asked."""
+    return CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.github-workflows", str(path)])
+
+
+def read(path: Path) -> dict[Any, Any]:
+    content: dict[Any, Any] = yaml.safe_load(path.read_text())
+    return content | {"on": content.pop(True)}  # YAML 1.1 takes `on` for a truth value
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in read(path)["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_is_what_github_accepts(path):
+    result = checked(path)
+    assert result.exit_code == 0, result.output
+    content = read(path)
+    assert "permissions" in content
+    assert all("timeout-minutes" in job for job in content["jobs"].values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("runs_on", "runs-on"), ("timeout-minutes: soon", "timeout-minutes: 45"), ("usess", "uses")]
+)
+def test_a_mistake_is_found(wrong, right, tmp_path):
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert right in text
+    path = tmp_path / "broken.yml"
+    path.write_text(text.replace(right, wrong, 1))
+    assert checked(path).exit_code == 1
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_what_a_workflow_runs_is_there(path):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for step in steps(path):
+        run = step.get("run", "")
+        assert set(re.findall(r"\bmake ([a-z]+)", run)) <= targets
+        for script in re.findall(r"\bbash (\S+)", run):
+            assert (ROOT / script).is_file()
+
+
+def test_tests_and_lint_run_on_every_push():
+    content = read(ROOT / ".github" / "workflows" / "tests.yml")
+    assert content["on"] == {"push": None, "pull_request": None}
+    assert any(step.get("run") == "bash .ci/run" for step in steps(ROOT / ".github" / "workflows" / "tests.yml"))
+
+
+def test_the_regression_test_runs_nightly_and_by_label_and_uploads_in_any_case():
+    path = ROOT / ".github" / "workflows" / "regression.yml"
+    content = read(path)
+    assert content["on"]["pull_request"] == {"types": ["labeled"]}  # a push to a labelled branch is not run unseen
+    assert content["on"]["schedule"]
+    (job,) = content["jobs"].values()
+    assert job["runs-on"] == ["self-hosted", "gpu"]
+    assert "github.event.label.name == 'gpu'" in job["if"]
+    assert content["permissions"] == {"contents": "read"}
+    upload = steps(path)[-1]
+    assert upload["if"] == "always()"
+    from fm_bench.commands import regress
+    from fm_bench.leaderboard.site import PAGE
+
+    defaults = "runs/regress/summary.md", f"runs/regress/{PAGE}"
+    assert set(upload["with"]["path"].split()) >= set(defaults)
+    assert '"runs/regress/summary.md"' in Path(regress.__file__).read_text()
