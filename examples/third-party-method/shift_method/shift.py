@@ -23,7 +23,7 @@ class Shift(Method):
     Args:
         attributes: the schema, ``{attribute: [value, …]}``.
         backbone: name for ``build_backbone``.
-        margin: of the triplet loss, in squared distance between unit vectors.
+        margin: of the triplet loss, in distance between unit vectors.
         lr: peak learning rate.
     """
 
