@@ -27,6 +27,7 @@ from fm_bench.commands import (
     leaderboard,
     new_command,
     regress,
+    tune,
 )
 from fm_bench.errors import UserError
 
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     leaderboard.add(commands)
     compare.add(commands)
     regress.add(commands)
+    tune.add(commands)
     return parser
 
 

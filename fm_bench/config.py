@@ -23,10 +23,12 @@ from fm_bench import recipe, third_party
 from fm_bench.catalog import Dataset
 from fm_bench.data.crops import cropped
 from fm_bench.data.folds import FOLDS, folded, whole_digest
+from fm_bench.data.mending import mended
 from fm_bench.data.readers import READERS
 from fm_bench.data.sample import Room, sampled
 from fm_bench.environment import computes_in_bfloat16
 from fm_bench.errors import UserError, unknown
+from fm_bench.files import digest
 from fm_bench.leaderboard import record as record_file
 from fm_bench.methods import METHODS
 from fm_bench.questions import alike, sample_of
@@ -70,6 +72,7 @@ class RunConfig:
         fold: of a 5-fold cross-validation, 0 to 4; None for the split that comes with the data.
         folded: digest of the data, whatever their split, that are cross-validated; empty without folds.
         source: where a method comes from that is not the suite's own, see ``fm_bench.third_party``.
+        tuned: ledger of the search that its settings come from, see ``fm_bench.tuning``; empty without one.
     """
 
     method: str
@@ -88,6 +91,7 @@ class RunConfig:
     fold: int | None = None
     folded: str = ""
     source: dict[str, str] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -109,6 +113,7 @@ class RunConfig:
         """Catalogue and pictures of the run. Raises UserError for everything a user can mend."""
         about = sample_of(self.evaluation.protocols, self.data_names)
         dataset = READERS[recipe.reader_name(self.data)](**self.reader).read()
+        dataset = mended(dataset) if self.reader.get("on_error") == "skip" else dataset
         if about is not None:
             room = Room(self.evaluation.gallery, self.evaluation.requests) if self.evaluation.shrink else None
             dataset = sampled(dataset, about[1], about[0], self.data, room)
@@ -160,6 +165,9 @@ class RunConfig:
         plain["source"].pop("reference", None)  # where it lies changes no number
         if not self.source:
             del plain["source"]
+        plain["tuned"] = digest(self.tuned)  # the record has all of it
+        if not self.tuned:
+            del plain["tuned"]
         return plain
 
 

@@ -140,6 +140,7 @@ def make_record(
         notes=facts.notes,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         search=_search(config.evaluation.index_name, outcomes) | dict(facts.memory),
+        tuning=config.tuned,
     )
 
 

@@ -126,7 +126,7 @@ def test_options_of_other_readers_are_left_out():
         ("exit 0", None),
         (
             "echo working >&2; echo 'fm-bench: no such data: look.' >&2; exit 2",
-            "no such data: look elsewhere.",
+            "no such data: look.",
         ),
         ("echo 'RuntimeError: odd' >&2; exit 1", "RuntimeError: odd"),
         ("exit 3", "it ended with status 3."),

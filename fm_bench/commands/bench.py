@@ -2,6 +2,7 @@
 """``fm-bench bench``: train, search, judge and record."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ def add(commands: Commands) -> None:
         "--index",
         help="what the gallery is searched with: exact (default), a FAISS factory string such as HNSW32,Flat or "
         "'IVF256,PQ16;nprobe=16', or milvus:gallery.db; the same as --evaluation.index",
+    )
+    command.add_argument(
+        "--tuned",
+        type=Path,
+        metavar="DIR",
+        help="use the best settings that `fm-bench tune` found, and record its trials",
     )
     command.add_argument("--out", type=Path, help="the run's folder (default: one below --runs)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and the leaderboard page are kept")
@@ -103,6 +110,7 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
     from fm_bench.campaign import EVERY, Job, every_method, options_of
     from fm_bench.config import configure, cross_validation
     from fm_bench.data.folds import FOLDS
+    from fm_bench.tuning import tuned_options
 
     if options.folds not in (None, FOLDS):
         raise UserError(
@@ -113,6 +121,7 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
     specs = [spec for given in options.methods for spec in (every_method() if given == EVERY else [given])]
     shared = ["--profile", options.profile, "--mode", options.mode, "--runs", str(options.runs)]
     shared += ["--log-pictures", str(options.log_pictures)] if options.log_pictures is not None else []
+    shared += ["--tuned", str(options.tuned)] if options.tuned else []
     shared += ["--logger", options.logger, *(["--folds", str(options.folds)] if options.folds else [])]
     jobs: dict[str, Job] = {}
     for seed in options.seeds:
@@ -120,6 +129,10 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
             fitting = options_of(data, options.data, rest) if len(options.data) > 1 else rest
             for spec in specs:
                 config = configure(spec, data, options.profile, options.mode, seed, fitting)
+                if options.tuned:
+                    best, ledger = tuned_options(options.tuned, config.label, data)
+                    config = configure(spec, data, options.profile, options.mode, seed, [*best, *fitting])
+                    config = replace(config, tuned=ledger)
                 configs = cross_validation(config) if options.folds else [config]
                 command = ["bench", spec, "--data", data, "--seed", str(seed), *shared, *fitting]
                 job = Job(tuple(configs), tuple(command))

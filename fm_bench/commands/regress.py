@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--runs", type=Path, default=Path("runs/regress"), help="where the runs are kept")
     command.add_argument("--summary", type=Path, default=Path("runs/regress/summary.md"), help="Markdown to write")
     command.add_argument("--update", action="store_true", help="record the runs in the baseline file, test nothing")
-    command.set_defaults(mode="common", folds=None, index=None, logger="none", log_pictures=None)
+    command.set_defaults(mode="common", folds=None, index=None, logger="none", log_pictures=None, tuned=None)
 
 
 def _regress(options: argparse.Namespace) -> int:

@@ -44,6 +44,7 @@ class Record:
             ``protocols`` tells, protocol -> ``{"recall@50": ..., "build_seconds": ..., "bytes_per_vector": ...,
             "latency_ms": ...}``. ``peak_memory_mb`` is the resident memory that it took at its worst moment, in MiB,
             with the pages that were read of the embeddings, which have ``embeddings_mb``. Empty in older records.
+        tuning: every trial of the search that the settings come from, as ``fm-bench tune`` wrote it; empty without one.
         seconds: phase -> wall-clock seconds (``train``, ``embed_gallery``, ``search``, ``total``, ...).
         query_ms: milliseconds from a query's picture to its ranked list, per query; None where not measured.
         peak_memory_mb: highest resident memory of the run, in MiB; None where not measured.
@@ -82,6 +83,7 @@ class Record:
     notes: list[str]
     finished: str
     search: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from fm_bench.recipe import EXACT
 
 SCHEMA = 1
-LATER: Mapping[str, Any] = {"search": {}}
+LATER: Mapping[str, Any] = {"search": {}, "tuning": {}}
 """Keys that are newer than the first records, with what a record without them means."""
 TOLERANCE = 1e-6  # of low <= value <= high: bootstrap quantiles and means are rounded differently
 
@@ -195,6 +195,7 @@ FIELDS: Mapping[str, Check] = {
     "dim": _count(1),
     "parameters": _count(0),
     "search": _search,
+    "tuning": _plain_object,
     "seconds": _each(_not_negative),
     "query_ms": _optional,
     "peak_memory_mb": _optional,
