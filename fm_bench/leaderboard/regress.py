@@ -251,10 +251,12 @@ def keep(fresh: Sequence[Measured], path: Path) -> None:
     """Writes ``fresh`` to ``path`` in the place of what is recorded there of the same method, data and seed."""
     known = recorded_in(path) if Path(path).exists() else []
     runs = {(*run.place, run.seed): run for run in (*known, *fresh)}
-    value = {"schema": SCHEMA, "runs": [dataclasses.asdict(runs[key]) for key in sorted(runs)]}
-    for run in value["runs"]:
-        run["scores"] = {protocol: score._asdict() for protocol, score in run["scores"].items()}
-    write_json(path, value)
+    write_json(path, {"schema": SCHEMA, "runs": [_to_json(runs[key]) for key in sorted(runs)]})
+
+
+def _to_json(run: Measured) -> dict[str, Any]:
+    scores = {protocol: score._asdict() for protocol, score in run.scores.items()}
+    return dataclasses.asdict(run) | {"scores": scores}
 
 
 def _from_json(value: dict[str, Any]) -> Measured:
