@@ -201,19 +201,25 @@ def _import_file(path: Path) -> ModuleType:
     loader = spec.loader
     try:
         _imported(lambda: loader.exec_module(module), str(path))
+        _check_neighbours(path)
     except BaseException:
         del sys.modules[name]
         raise
+    return module
+
+
+def _check_neighbours(path: Path) -> None:
+    """Raises UserError if a name that a file imports lies beside it, and yet means another module."""
     for neighbour in _followed(path) - {path}:
-        imported = sys.modules.get(neighbour.parent.name if neighbour.name == "__init__.py" else neighbour.stem)
+        whole = neighbour.name == "__init__.py"
+        imported = sys.modules.get(neighbour.parent.name if whole else neighbour.stem)
         found = getattr(imported, "__file__", None)
-        beside = neighbour.parent == path.parent or neighbour.name == "__init__.py"
+        beside = (neighbour.parent if whole else neighbour).parent == path.parent
         if imported is not None and beside and found is not None and Path(found).resolve() != neighbour.resolve():
             raise UserError(
                 f"{path} imports {imported.__name__}, which is {found} and not what lies beside it: "
                 "give that another name."
             )
-    return module
 
 
 def _import_module(name: str) -> ModuleType:

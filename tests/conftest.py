@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +50,29 @@ def photos_root() -> Path:
     with FileLock(home / "lock"):  # the workers of one run need it at the same time
         subprocess.run([sys.executable, str(given / "unpack"), str(home / "photos")], check=True, capture_output=True)
     return home / "photos"
+
+
+@pytest.fixture
+def forget() -> Iterator[Callable[[], None]]:
+    """What a test loads of methods that are not the suite's own is known to no other; a call is like a new process."""
+    from third_party import EXAMPLE
+
+    from fm_bench import recipe, third_party
+    from fm_bench.methods import METHODS
+
+    modules, path, methods = set(sys.modules), list(sys.path), dict(METHODS)
+
+    def begin_anew() -> None:
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if "pytest-of-" in file or str(EXAMPLE) in file:  # of a temporary folder, or the example
+                del sys.modules[name]
+        sys.path[:] = path
+        METHODS.clear()
+        METHODS.update(methods)
+        recipe._joined.clear()
+        for cached in (third_party.load, third_party._source_digest, recipe.checked):
+            cached.cache_clear()
+
+    yield begin_anew
+    begin_anew()
