@@ -149,6 +149,7 @@ class Extras:
         """What ``to_json`` gave. Raises UserError naming ``where`` unless everything is as it was written."""
         try:
             extras = cls(**_fields(dict(value)))
+            extras._check_cells()
             wrong = "" if value == extras.to_json() else "its digest does not fit it"
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             wrong = f"{type(error).__name__}: {error}"
@@ -158,6 +159,15 @@ class Extras:
                 "`fm-bench leaderboard extras` on the run's folder."
             )
         return extras
+
+    def _check_cells(self) -> None:
+        """Raises ValueError if a picture is named that is not on the sheet."""
+        named = [cell for one in self.examples for cell in (one.cell, one.prototype, one.truth)]
+        named += [result.cell for one in self.examples for result in one.found]
+        named += [cell for look in self.looks for cell in (look.cell, *(one.cell for one in look.maps))]
+        number = 0 if self.sheet is None else self.sheet.columns * self.sheet.rows
+        if any(cell is not None and cell >= number for cell in named):
+            raise ValueError("a picture is not on the sheet")
 
 
 def extras_file(path: Path) -> Path:

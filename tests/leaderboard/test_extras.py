@@ -78,6 +78,8 @@ def test_extras_of_another_run_and_of_none_are_found(filed):
         ("rates", {"manipulate-1": {"requests": 3}}),
         ("examples", [{"kind": "best"}]),
         ("sheet", {"digest": "", "columns": "1;}", "rows": 1, "width": 1, "height": 1}),
+        ("sheet", None),
+        ("sheet", {"digest": "", "columns": 1, "rows": 3, "width": 1, "height": 1}),
         ("unknown", 1),
         ("examples_of", None),
     ],

@@ -46,7 +46,7 @@ def test_everything_a_run_left_is_on_its_page():
     record = make()
     said = words_of(render_pages([record], kept_of(record), HOME)["amnet.html"])
     for part in (
-        "A memory .",
+        "A memory.",
         "Zhao et al., CVPR 2017.",
         "hyper.memory False True",
         record.command,
@@ -60,7 +60,7 @@ def test_everything_a_run_left_is_on_its_page():
         "fit – – – 75.0 %",  # noqa: RUF001
         "colour red → blue",
         "1 hit in all that is kept; row 70",
-        "colour: red ; fit: slim",
+        "colour: red; fit: slim",
         "find alike",
         "The worst requests",
         "Where it looks",
