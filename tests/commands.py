@@ -7,7 +7,6 @@ import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from unittest import mock
 
 from fm_bench import recipe
 from fm_bench.cli import main
@@ -61,13 +60,9 @@ def _silently(arguments: list[str], cache: Path) -> None:
 
 
 def bench(*arguments: str, out: Path) -> int:
-    """The command in this process, at smoke, without a progress bar and with a page whose pictures are not drawn.
-
-    ``tests/leaderboard`` draws them; drawing them after each run would take longer than some of the runs.
-    """
+    """The command in this process, at smoke and without a progress bar."""
     quiet = ["--trainer.enable_progress_bar", "false", *BRIEF.get(arguments[0].partition("/")[0], [])]
-    with mock.patch("fm_bench.leaderboard.site.picture", return_value="<svg></svg>"):
-        return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
+    return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
 
 
 def numbers(folder: Path) -> dict:

@@ -2,7 +2,9 @@
 """The columns of the page's tables: heads, definitions, and what they show of a row."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from fm_bench.evaluation.sweep import RATIO
 from fm_bench.leaderboard import shown
@@ -46,6 +48,7 @@ GROUPS = {
         "order of the first k, by the share of wanted attributes; 1 is the best order the gallery allows",
     ),
     "mrr": ("mrr@k", "mean of 1 / rank of the first hit"),
+    "mrr_item": ("mrr_item@k", "mean of 1 / rank of one designated image among the hits"),
     "classification": (
         "what classifiers read",
         "linear classifiers of one attribute each, trained on unchanged vectors; share of requests they read right",
@@ -58,6 +61,10 @@ GROUPS = {
         "milliseconds for one query",
         "means, and percentiles of the sum; the model is warm, and queries come one at a time",
     ),
+    "timed": (
+        "milliseconds, one query at a time",
+        f"in {shown.LATENCY_GALLERY:,} gallery vectors; of the row of this name in the latency table",
+    ),
     "cost": ("size and cost", "of one run; means over seeds"),
 }
 _ITEM = ("accuracy@k", "share of requests with the very same item among the first k")
@@ -66,6 +73,7 @@ _FAMILIES = {
     "success": ("first {k}", "share of hits among the first {k}, mean over requests"),
     "ndcg": ("first {k}", "discounted gain 2^relevance - 1, divided by the best in the gallery"),
     "mrr": ("0 past {k}", "mean of 1 / rank of the first hit, 0 where it is beyond rank {k}"),
+    "mrr_item": ("0 past {k}", "mean of 1 / rank of one designated image that fits, 0 where it is beyond rank {k}"),
 }
 
 
@@ -86,8 +94,8 @@ _NAMED = {  # protocol: metric: head, small print, definition
     },
     "latency": {
         "t_sum_ms": ("sum", "lower is better", "T_sum, from picture and request to the ranked list"),
-        "t_repr_ms": ("vector", "T_repr", "from picture and request to the query's vector"),
-        "t_sea_ms": ("search", "T_sea", "from the query's vector to the ranked list"),
+        "t_repr_ms": ("vector", "T_repr", "T_repr, from picture and request to the query's vector"),
+        "t_sea_ms": ("search", "T_sea", "T_sea, from the query's vector to the ranked list"),
         **{
             f"t_sum_ms_{p}": (p, "of the sum", f"{p[1:]} % of the queries take no longer from picture to list")
             for p in shown.PERCENTILES
@@ -98,16 +106,19 @@ _NAMED = {  # protocol: metric: head, small print, definition
 
 def heading(key: str, protocol: str) -> tuple[str, str]:
     """Head and definition of a column group."""
-    return _ITEM if (key, protocol) == ("accuracy", "instance") else GROUPS[key]
+    return _ITEM if (key, shown.like(protocol)) == ("accuracy", "instance") else GROUPS[key]
 
 
-def columns_of(table: Table) -> tuple[Column, ...]:
-    """The columns that some row of ``table`` has a value for: metrics first, then what they cost."""
+def columns_of(table: Table, times: Mapping[str, Row] = MappingProxyType({})) -> tuple[Column, ...]:
+    """The columns that some row of ``table`` has a value for: metrics first, then what they cost.
+
+    ``times`` are the rows of the latency table that belongs to it, by label.
+    """
     metrics = shown.columns(table.key.protocol, table.metrics, shown.PAGE)
     timed = table.headline in shown.TIMES  # query by query, so that the mean of a batch says nothing more
     costs = [column for column in _COSTS if not (timed and column.head == "query")]
-    named = [_metric(metric, table.key.protocol) for metric in metrics]
-    every = (*named, *costs)
+    named = [_metric(metric, shown.like(table.key.protocol)) for metric in metrics]
+    every = (*named, *([] if timed else map(functools.partial(_time, times), shown.TIMES)), *costs)
     return tuple(column for column in every if any(column.cell(row) for row in table.rows))
 
 
@@ -136,6 +147,17 @@ def _metric(metric: str, protocol: str) -> Column:
         return Column(family, f"@{k}", small, f"{metric}: {title}", cell, metric)
     head, _, small = metric.partition(" ")
     return Column("detection", head, small, metric, cell, metric)
+
+
+def _time(times: Mapping[str, Row], metric: str) -> Column:
+    """A column of the latency table beside the results of another protocol."""
+    of_protocol = _metric(metric, "latency")
+
+    def cell(row: Row) -> Shown | None:
+        return of_protocol.cell(times[row.label]) if row.label in times else None
+
+    symbol, meaning = of_protocol.title.partition(": ")[2].split(", ", 1)
+    return Column("timed", symbol, of_protocol.head, f"{symbol}: {meaning}", cell)
 
 
 def _cost(

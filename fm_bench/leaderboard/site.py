@@ -11,24 +11,23 @@ import functools
 import hashlib
 import itertools
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
-from fm_bench.evaluation.sweep import swept
 from fm_bench.files import write_text
+from fm_bench.leaderboard import reproduction
 from fm_bench.leaderboard.claims import Verdict, judge
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
-from fm_bench.leaderboard.compare import load_runs
-from fm_bench.leaderboard.curves import IMAGES, LOOKED_AT, Axes, Curve, Style, picture, styles
+from fm_bench.leaderboard.compare import Run, load_runs
+from fm_bench.leaderboard.headlines import counted, summary
+from fm_bench.leaderboard.links import METHODS, method_page
 from fm_bench.leaderboard.record import Record, load_all
-from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, tables
-from fm_bench.leaderboard.shown import ABOUT, is_lower, number, unit, words, work
+from fm_bench.leaderboard.rows import Table, tables
+from fm_bench.leaderboard.shown import number, unit, words, work
 from fm_bench.leaderboard.table import MISSING, ends
+from fm_bench.leaderboard.views import Bar, View, timed, view
 
 PAGE = "leaderboard.html"
 MODES = {
@@ -48,7 +47,7 @@ def build(folder: Path, out: Path) -> Path:
     Raises:
         UserError: if ``folder`` is not a folder or ``out`` cannot be written.
     """
-    html, problems = _page_of(folder)
+    html, problems = _page_of(folder, Path(out))
     for problem in problems:
         logging.getLogger(__name__).warning("%s", problem)
     write_text(Path(out), html)
@@ -62,14 +61,15 @@ def refresh_page(runs: Path) -> Path:
 
 def is_stale(folder: Path, out: Path) -> bool:
     """Whether the page ``out`` is missing or is not what ``build`` would write now. Raises UserError as ``build``."""
-    html, _ = _page_of(folder)
+    html, _ = _page_of(folder, Path(out))
     return not Path(out).is_file() or Path(out).read_text(encoding="utf-8", errors="replace") != html
 
 
-def _page_of(folder: Path) -> tuple[str, list[str]]:
+def _page_of(folder: Path, out: Path) -> tuple[str, list[str]]:
     records, problems = load_all(folder)
     runs, _ = load_runs(folder)  # its problems are among those of load_all
-    return render(records, problems, judge(runs)), problems
+    pages = {f"{METHODS}/{path.name}" for path in (out.parent / METHODS).glob("*.html")}
+    return render(records, problems, judge(runs), runs, pages), problems
 
 
 def build_page(
@@ -89,19 +89,40 @@ def build_page(
     write_text(Path(out), render(list(records), problems, verdicts))
 
 
-def render(records: Sequence[Record], problems: Sequence[str] = (), verdicts: Sequence[Verdict] = ()) -> str:
-    """The page as text; see ``build_page``."""
+def render(
+    records: Sequence[Record],
+    problems: Sequence[str] = (),
+    verdicts: Sequence[Verdict] = (),
+    runs: Sequence[Run] = (),
+    pages: Collection[str] = (),
+) -> str:
+    """The page as text.
+
+    Args:
+        records: as for ``build_page``, like ``problems`` and ``verdicts``.
+        problems: see there.
+        verdicts: see there.
+        runs: runs with results for every request, from which the ranks follow.
+        pages: addresses of the method pages that are there; rows link to theirs.
+    """
     environment = _environment()
     script = _source(environment, "page.js")
+    every = tables(records)
+    places = list(dict.fromkeys(table.key[:3] for table in every))
+    sections = _sections(every, verdicts, {run.record.fingerprint: run for run in runs})
     html = environment.get_template("page.html").render(
         style=Markup(_source(environment, "page.css")),  # noqa: S704 our own file
         script=Markup(script),  # noqa: S704 our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        sections=_sections(tables(records), verdicts),
+        sections=sections,
+        headlines=summary(verdicts, places) if verdicts else [],
+        papers=[paper for paper in reproduction.papers(every) if paper.run],
+        ours=reproduction.shown,
         records=len({record.fingerprint for record in records}),
         methods=len({record.name for record in records}),
         problems=problems,
         missing=MISSING,
+        page_of=lambda label: address if (address := method_page(label)) in pages else "",
         words=words,
         work=work,
         ends=ends,
@@ -140,56 +161,9 @@ class Section:
     profile: str
     mode: str
     about_mode: str
-    views: tuple["View", ...]
+    views: tuple[View, ...]
     papers: tuple["Paper", ...]
     untested: tuple["Judged", ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """One table with its picture, ready for the template."""
-
-    id: str
-    key: Key
-    about: str
-    requests: int
-    digests: str
-    groups: tuple[tuple[str, str, int], ...]
-    columns: tuple[Column, ...]
-    lines: tuple["Line", ...]
-    chance: tuple[str, ...]
-    chance_headline: float | None
-    notes: tuple[tuple[int, str], ...]
-    common: str
-    headline: str
-    order: str
-    folded: bool
-    axes: Axes
-    picture: Markup | None
-    legend: tuple[tuple[str, Style], ...]
-    attributes: tuple[str, ...]
-    machines: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One row: its cells as (number to sort by, text, small print), and the numbers of its notes."""
-
-    row: Row
-    cells: tuple[Shown | None, ...]
-    headline: Cell | None
-    bar: "Bar | None"
-    notes: tuple[int, ...]
-    by_attribute: tuple[Cell | None, ...]
-    runs: tuple[tuple[Record, str], ...]
-
-
-class Bar(NamedTuple):
-    """An interval on an axis, and its value, in percent of the axis."""
-
-    left: float
-    width: float
-    point: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,15 +184,16 @@ class Paper:
     @property
     def counts(self) -> str:
         """``9 preserved, 2 undecided``."""
-        found = Counter(judged.verdict.outcome for judged in self.tested)
-        return ", ".join(f"{found[name]} {name}" for name in ("preserved", "undecided", "violated") if found[name])
+        return counted([judged.verdict.outcome for judged in self.tested])
 
 
-def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[Section]:
+def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict], runs: Mapping[str, Run]) -> list[Section]:
     result: list[Section] = []
     numbers = itertools.count(1)
-    for place, group in itertools.groupby(all_tables, key=lambda table: table.key[:3]):
-        views = tuple(_view(table, f"t{next(numbers)}") for table in group)
+    for place, members in itertools.groupby(all_tables, key=lambda table: table.key[:3]):
+        group = list(members)
+        times = timed(group)
+        views = tuple(view(table, f"t{next(numbers)}", runs, times) for table in group)
         judged = [verdict for verdict in verdicts if (verdict.data, verdict.profile, verdict.mode) == place]
         data, profile, mode = place
         name = f"s{len(result) + 1}"
@@ -234,99 +209,6 @@ def _papers(verdicts: Sequence[Judged]) -> tuple[tuple[Paper, ...], tuple[Judged
             by_paper.setdefault(judged.verdict.claim.source, []).append(judged)
     papers = tuple(Paper(source, tuple(tested)) for source, tested in by_paper.items())
     return papers, tuple(judged for judged in verdicts if judged.bar is None)
-
-
-def _view(table: Table, name: str) -> View:
-    key = table.key
-    columns = columns_of(table)
-    groups = tuple(
-        (*heading(family, key.protocol), len(list(members)))
-        for family, members in itertools.groupby(columns, lambda column: column.group)
-    )
-    every = list(dict.fromkeys(note for row in table.rows for note in row.notes))
-    # what holds for every row is said once beneath the table, without a number on each
-    common = [note for note in every if len(table.rows) > 1 and all(note in row.notes for row in table.rows)]
-    notes = {text: n for n, text in enumerate((note for note in every if note not in common), start=1)}
-    attributes = tuple(table.attributes)
-    headlines = [row.cell(table.headline) for row in table.rows]
-    longest = max((cell.high or 0.0 for cell in headlines if cell), default=1.0)
-    scale = longest if unit(table.headline) else 1.0
-    lines = tuple(
-        Line(
-            row,
-            tuple(column.cell(row) for column in columns),
-            headline,
-            _bar(headline, scale),
-            tuple(notes[note] for note in row.notes if note in notes),
-            tuple(row.attribute_cell(attribute) for attribute in attributes),
-            tuple((run, hardware(run)) for run in row.records),
-        )
-        for row, headline in zip(table.rows, headlines, strict=True)
-    )
-    axes, drawing, legend = _picture(table, name, notes)
-    digests = {"data": key.data_digest, "protocol": key.protocol_digest, "requests": key.request_digest}
-    return View(
-        id=name,
-        key=key,
-        about=ABOUT.get(key.protocol, ""),
-        requests=table.requests,
-        digests=", ".join(f"{what} {digest[:8]}" for what, digest in digests.items()),
-        groups=groups,
-        columns=columns,
-        lines=lines,
-        chance=tuple(_chance(table, column) for column in columns),
-        chance_headline=table.chance.get(table.headline),
-        notes=tuple((number, text) for text, number in notes.items()),
-        common="; ".join(common),
-        headline=table.headline,
-        order="ascending" if is_lower(table.headline) else "descending",
-        folded=any(row.folds for row in table.rows),
-        axes=axes,
-        picture=drawing,
-        legend=legend,
-        attributes=attributes,
-        machines=len({hardware(run) for row in table.rows for run in row.records}),
-    )
-
-
-def _bar(cell: Cell | None, scale: float) -> Bar | None:
-    """The interval of ``cell`` on an axis from 0 to ``scale``, which that of few folds may leave."""
-    if cell is None or cell.low is None or cell.high is None or not scale:
-        return None
-    low, high = (100 * min(max(end / scale, 0.0), 1.0) for end in (cell.low, cell.high))
-    return Bar(low, high - low)
-
-
-def _chance(table: Table, column: Column) -> str:
-    value = table.chance.get(column.metric)
-    return "" if value is None else f"{value:.3f}"
-
-
-def _picture(
-    table: Table, name: str, notes: Mapping[str, int]
-) -> tuple[Axes, Markup | None, tuple[tuple[str, Style], ...]]:
-    """The table's curves, over gallery sizes where it has them and else over k, and the legend that belongs to them."""
-    sizes = swept(table.metrics)
-    shared = {label for label, rows in Counter(row.label for row in table.rows).items() if rows > 1}
-    curves = [
-        Curve(
-            f"{row.label} (note {notes[row.notes[-1]]})" if row.label in shared and row.notes else row.label,
-            *points,
-            row.role == "method",
-        )
-        for row in table.rows
-        if (points := row.sweep() if sizes else row.curve())
-    ]
-    axes = IMAGES if sizes else LOOKED_AT
-    if not curves or max(len(curve.x) for curve in curves) < 2:
-        return axes, None, ()
-    ends = ((metric.partition("|" if sizes else "@")[2], value) for metric, value in table.chance.items())
-    by_chance = sorted((float(end), value) for end, value in ends if end.isdecimal())
-    if by_chance:
-        curves.append(Curve("chance", [k for k, _ in by_chance], [value for _, value in by_chance], competes=False))
-    chosen = styles(curves)
-    svg = picture(curves, chosen, salt=name, axes=axes)
-    return axes, Markup(svg), tuple((curve.label, style) for curve, style in zip(curves, chosen, strict=True))  # noqa: S704
 
 
 def _on_axis(verdicts: Sequence[Verdict]) -> tuple[Judged, ...]:

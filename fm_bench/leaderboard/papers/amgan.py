@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from fm_bench.leaderboard.papers.claim import Claim
 
 _amgan = functools.partial(Claim, source="Yang et al., SIGIR 2020")
-_METRICS = ("accuracy@1", "accuracy@10", "ndcg@10", "mrr@1000")
+METRICS = ("accuracy@1", "accuracy@10", "ndcg@10", "mrr@1000")
 _CHANGES = {"manipulate-1": "one attribute", "manipulate-2": "two attributes"}
 _NAMES = {
     "amgan-p": "AMGAN",
@@ -34,7 +34,7 @@ _HELPS = {
 _WORDS = "Figures 4 and 5, without values"
 _SMALL = 0.011  # printed differences of about .01 or less are noise
 _DATA = ("Shopping100k", "DARN")
-_TABLE_3 = {  # values of _METRICS on Shopping100k, then on DARN
+TABLE_3 = {  # values of METRICS on Shopping100k, then on DARN
     "amgan-p": ((0.1873, 0.4805, 0.7715, 0.2624), (0.0978, 0.3051, 0.7167, 0.1678)),
     "amgan-p/no-vse": ((0.1609, 0.4717, 0.7567, 0.2417), (0.0857, 0.2967, 0.7078, 0.1486)),
     "amgan-p/no-l1": ((0.1652, 0.4720, 0.7551, 0.2324), (0.0875, 0.2998, 0.7067, 0.1603)),
@@ -52,16 +52,16 @@ def _ablations(protocol: str, metrics: Sequence[str]) -> Iterator[Claim]:
     Without classifiers it is worst of all: on each data set compared with the lesser of the other two.
     """
     for (scheme, first), metric in itertools.product({"amgan-p": 1, "amgan-t": 25}.items(), metrics):
-        i = _METRICS.index(metric)
+        i = METRICS.index(metric)
         vse, l1, cls = (f"{scheme}/{variant}" for variant in _HELPS)
         rows: dict[tuple[str, str], list[tuple[int, int]]] = {(scheme, vse): [], (scheme, l1): []}
         for data, row in enumerate((first + 3 * i, first + 3 * i + 12)):
             rows[scheme, vse].append((row, data))
             rows[scheme, l1].append((row + 1, data))
-            least = min(vse, l1, key=lambda name: _TABLE_3[name][data][i])
+            least = min(vse, l1, key=lambda name: TABLE_3[name][data][i])
             rows.setdefault((least, cls), []).append((row + 2, data))
         for (x, y), places in rows.items():
-            printed = [(_DATA[data], _TABLE_3[x][data][i], _TABLE_3[y][data][i]) for _, data in places]
+            printed = [(_DATA[data], TABLE_3[x][data][i], TABLE_3[y][data][i]) for _, data in places]
             yield _amgan(
                 f"H14 (AMG-{', '.join(f'{row:02d}' for row, _ in places)})",
                 f"{_HELPS[y.partition('/')[2]]} ({_CHANGES[protocol]} changed)",
@@ -153,7 +153,7 @@ CLAIMS = (
     *_figures("manipulate-1", "accuracy@10"),
     *_figures("manipulate-2", "accuracy@10"),
     *_figures("manipulate-1", "ndcg@10"),
-    *_ablations("manipulate-1", _METRICS),
+    *_ablations("manipulate-1", METRICS),
     *_ablations("manipulate-2", ("accuracy@10",)),
     *_harder(),
     *_times(),

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Which rows of a table can be told apart, and the ranks that follow: rows that cannot be told apart share them.
+
+Every pair of methods is tested on the metric that ranks the table. Requests are resampled once for all rows, so that
+every difference is paired, and the seeds of every row are resampled as well, each row's by themselves. The p-value is
+two-sided and takes the difference for normal with the bootstrap's standard error: a share of resamples could not be
+small enough to survive Holm's correction for all pairs of a table. Folds of a cross-validation are compared by a
+paired t-test over folds.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fm_bench.errors import UserError
+from fm_bench.files import digest
+from fm_bench.leaderboard.compare import Run, fold_test, sample
+from fm_bench.leaderboard.folds import holm
+from fm_bench.leaderboard.rows import Row, Table, hardware
+from fm_bench.leaderboard.shown import TIMES, is_lower
+
+LEVEL = 0.05
+"""Chance of any wrong difference among all pairs of a table."""
+
+
+class Rank(NamedTuple):
+    """Where a row stands.
+
+    Attributes:
+        first: 1 and the number of rows that are better beyond doubt: the rank, which several rows may share.
+        last: the number of rows that are not worse beyond doubt, itself included.
+        groups: letters; rows with a letter in common cannot be told apart.
+    """
+
+    first: int
+    last: int
+    groups: str
+
+
+class Pair(NamedTuple):
+    """A tested pair of rows: the lead of the first (positive where it is better), and its two-sided p-value."""
+
+    lead: float
+    p: float
+
+
+def ranks(table: Table, runs: Mapping[str, Run]) -> list[Rank | None]:
+    """The rank of every row of ``table``.
+
+    Floors, ceilings and rows without results for every request have none. Nor has any row where fewer than two can be
+    compared, or where times were taken on several machines.
+
+    Args:
+        table: the table.
+        runs: fingerprint -> the run with its results for every request.
+    """
+    competing = [number for number, row in enumerate(table.rows) if row.role == "method"]
+    if table.headline in TIMES and len({hardware(run) for i in competing for run in table.rows[i].records}) > 1:
+        competing = []
+    found = (
+        _by_folds(table, competing) if any(row.folds for row in table.rows) else _by_requests(table, competing, runs)
+    )
+    tested = sorted({row for pair in found for row in pair})
+    apart = _apart(found)
+    letters = _letters(tested, apart)
+    result: list[Rank | None] = [None] * len(table.rows)
+    for row in tested:
+        better, worse = (sum(side == row for side in sides) for sides in zip(*apart, strict=True)) if apart else (0, 0)
+        result[row] = Rank(1 + worse, len(tested) - better, letters[row])
+    return result
+
+
+def _by_requests(table: Table, rows: Sequence[int], runs: Mapping[str, Run]) -> dict[tuple[int, int], Pair]:
+    """Every pair of ``rows`` with results for every request, by the bootstrap over requests and seeds."""
+    columns: dict[tuple[int, int], NDArray[np.float64]] = {}
+    for number in rows:
+        seeds = _per_request(table, table.rows[number], runs)
+        columns |= {(number, seed): values for seed, values in enumerate(seeds)}
+    known = sorted({number for number, _ in columns})
+    if len(known) < 2:
+        return {}
+    samples = sample(columns, table.key.request_digest)
+    values, means = {}, {}
+    for number in known:
+        own = [samples[column] for column in columns if column[0] == number]
+        values[number] = math.fsum(seed.value for seed in own) / len(own)
+        means[number] = _over_seeds(np.stack([seed.means for seed in own], axis=1), table, table.rows[number])
+    sign = -1 if is_lower(table.headline) else 1
+    return {
+        (a, b): _normal(sign * (values[a] - values[b]), float(np.nanstd(means[a] - means[b], ddof=1)))
+        for a, b in _pairs(known)
+    }
+
+
+def _per_request(table: Table, row: Row, runs: Mapping[str, Run]) -> list[NDArray[np.float64]]:
+    """The headline of every request, an array for each seed; empty if the results of one seed are not there."""
+    try:
+        return [runs[run.fingerprint].per_request(table.key.protocol, table.headline) for run in row.records]
+    except (KeyError, UserError):
+        return []
+
+
+def _over_seeds(means: NDArray[np.float64], table: Table, row: Row) -> NDArray[np.float64]:
+    """Means of resampled requests ``(resamples, seeds)`` averaged over resampled seeds, ``(resamples,)``.
+
+    The draw depends on the row alone, so that a new row does not move the others.
+    """
+    resamples, seeds = means.shape
+    if seeds == 1:
+        return means[:, 0]
+    rng = np.random.default_rng(int(digest([table.key.request_digest, row.first.fingerprint])[:8], 16))
+    drawn = rng.integers(0, seeds, (resamples, seeds))
+    return np.asarray(np.take_along_axis(means, drawn, axis=1).mean(axis=1))
+
+
+def _normal(lead: float, error: float) -> Pair:
+    """The two-sided p-value of a normal difference; without any spread it is 1 for no difference and else 0."""
+    if error < 1e-12:
+        return Pair(lead, float(abs(lead) < 1e-12))
+    return Pair(lead, math.erfc(abs(lead) / error / math.sqrt(2)))
+
+
+def _by_folds(table: Table, rows: Sequence[int]) -> dict[tuple[int, int], Pair]:
+    """Every pair of ``rows`` that ran on the same folds, by the paired t-test over folds."""
+    sign = -1 if is_lower(table.headline) else 1
+    found = {}
+    for a, b in _pairs(rows):
+        try:
+            test = fold_test(table.rows[a].records, table.rows[b].records, table.key.protocol, table.headline)
+        except UserError:
+            return {}  # an unfinished cross-validation: ranks of some rows would not be ranks of the table
+        found[a, b] = Pair(sign * test.value, test.p)
+    return found
+
+
+def _pairs(rows: Sequence[int]) -> list[tuple[int, int]]:
+    return [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
+
+
+def _apart(found: Mapping[tuple[int, int], Pair]) -> list[tuple[int, int]]:
+    """The pairs that can be told apart, the better row first."""
+    adjusted = holm([pair.p for pair in found.values()])
+    return [
+        (a, b) if pair.lead > 0 else (b, a)
+        for ((a, b), pair), p in zip(found.items(), adjusted, strict=True)
+        if p < LEVEL
+    ]
+
+
+def _letters(rows: Sequence[int], apart: Iterable[tuple[int, int]]) -> dict[int, str]:
+    """Letters such that two rows share one exactly if they cannot be told apart.
+
+    Starting from one group of all rows, every pair that can be told apart splits the groups that hold both, and what
+    lies within another group is dropped (insert and absorb: Piepho, J. Comput. Graph. Stat. 13, 2004).
+    """
+    groups = [frozenset(rows)]
+    for a, b in apart:
+        split = [group - {row} for group in groups for row in ((a, b) if {a, b} <= group else (None,))]
+        groups = [g for i, g in enumerate(split) if not any(g < h or (g == h and j < i) for j, h in enumerate(split))]
+    groups.sort(key=sorted)
+    return {row: " ".join(_letter(n) for n, group in enumerate(groups) if row in group) for row in rows}
+
+
+def _letter(number: int) -> str:
+    """``a`` to ``z``, then ``aa``, ``ab``, and so on."""
+    first, second = divmod(number, 26)
+    return (chr(96 + first) if first else "") + chr(97 + second)
