@@ -130,7 +130,7 @@ class Shopping100kReader:
             candidates = [root / name for name in _SPLITS]
         found = next((folder for folder in candidates if (folder / adde.SIZES).is_file()), None)
         if found is None:
-            looked = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
+            looked = self.splits or f"{root} or splits/Shopping100k/ below it"
             raise UserError(
                 f"no {adde.SIZES} of ADDE-M's split files is in {looked}: {downloads.where(self.name)} "
                 "Or name a table of labels as --data.table."

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+import io
+import pickle
+from pathlib import Path
+
+import fakes
+import fakes_parquet
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fm_bench.catalog import UnreadableImageError
+from fm_bench.data import parquet
+from fm_bench.data.images import cached_images, decode
+from fm_bench.data.parquet import ParquetSource, parquet_digests
+from fm_bench.data.readers.fashion_product import FashionProductReader
+from fm_bench.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes_parquet.write(tmp_path_factory.mktemp("data") / "fashion")
+
+
+def stored(root: Path) -> dict[str, dict[str, object]]:
+    """All rows by the names of their pictures."""
+    rows = {}
+    for path in sorted(root.glob("data/*.parquet")):
+        for number, row in enumerate(pq.read_table(path).to_pylist()):
+            rows[f"data/{path.name}#{number}"] = row
+    return rows
+
+
+def test_labels_and_pictures_are_those_of_the_files(fake):
+    catalog, source, notes, *_ = FashionProductReader(str(fake), on_error="skip").read()
+    rows = stored(fake)
+    assert catalog.schema.names == ("gender", "article_type", "colour", "season", "usage")
+    for name, labels in zip(catalog.image.tolist(), catalog.labels.tolist(), strict=True):
+        row = rows[name]
+        values = [row[key] for key in ("gender", "articleType", "baseColour", "season", "usage")]
+        expected = [None if value == "NA" else value for value in values]
+        got = [None if v < 0 else catalog.schema.values[m][v] for m, v in enumerate(labels)]
+        assert got == expected
+        assert row["subCategory"] == "Topwear"
+    last = str(catalog.image[-1])
+    assert (source.read(last, (80, 60)) == decode(rows[last]["image"]["bytes"])).all()
+    wanted = [row for row in rows.values() if row["subCategory"] == "Topwear" and row["baseColour"]]
+    assert len(catalog) == len({row["id"] for row in wanted})
+    assert any("topwear" in note for note in notes)
+
+
+def test_bytes_alone_give_the_same_catalogue(fake, tmp_path):
+    other = fakes_parquet.write(tmp_path, struct=False, groups=1000)
+    first, second = (FashionProductReader(str(root)).read() for root in (fake, other))
+    assert first.catalog.digest == second.catalog.digest
+    assert first.source.digest == second.source.digest
+
+
+def test_chosen_columns(fake):
+    catalog = FashionProductReader(str(fake), attributes="year,gender", min_count=5).read().catalog
+    assert catalog.schema.values[0] == ("2011", "2012", "2013")
+    with pytest.raises(UserError, match=r"no column for 'pattern'"):
+        FashionProductReader(str(fake), attributes="pattern,gender").read()
+
+
+def test_rows_without_a_picture_are_reported(fake):
+    data = FashionProductReader(str(fake)).read()
+    rows = np.arange(len(data.catalog))
+    with pytest.raises(UserError, match=rf"#{fakes_parquet.NULL_ROW}: no bytes in the column"):
+        cached_images(data, rows, (20, 16))
+    assert cached_images(data, rows, (20, 16), on_error="skip").readable.sum() == len(rows) - 1
+
+
+def test_source_travels_to_other_processes_and_reads_in_any_order(fake):
+    source = ParquetSource(fake, "x")
+    names = [name for name, row in stored(fake).items() if row["image"]["bytes"]]
+    order = np.random.default_rng(0).permutation(len(names))[:30]
+    expected = {names[i]: source.read(names[i], (20, 16)) for i in sorted(order)}
+    again = pickle.loads(pickle.dumps(source))
+    assert all((again.read(names[i], (20, 16)) == expected[names[i]]).all() for i in order)
+    assert all(len(groups.decoded) <= 2 for groups in source._files.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("../data/x.parquet#1", "outside"),
+        ("/etc/hostname#1", "outside"),
+        ("data/absent.parquet#1", "no readable row"),
+        ("data/train-00000-of-00002.parquet#120", "row 120 of 120"),
+        ("data/train-00000-of-00002.parquet#-1", "row -1 of 120"),
+        ("data/train-00000-of-00002.parquet#x", "no readable row"),
+    ],
+)
+def test_names_that_are_none(fake, name, found):
+    with pytest.raises(UnreadableImageError, match=found):
+        ParquetSource(fake, "x").read(name, (20, 16))
+
+
+def test_bombs_and_damaged_bytes_are_refused_one_by_one(tmp_path):
+    bomb = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
+    whole = fakes.jpeg(fakes.picture((1, 2, 3), 1))
+    held = [bomb.getvalue(), whole[:200], fakes.HTML_PAGE, b"", None, whole]
+    pq.write_table(pa.table({"image": pa.array(held, pa.binary())}), tmp_path / "a.parquet")
+    found = []
+    for row in range(6):
+        try:
+            ParquetSource(tmp_path, "x").read(f"a.parquet#{row}", (20, 16))
+            found.append("read")
+        except UnreadableImageError as error:
+            found.append(str(error))
+    assert "too large" in found[0]
+    assert found[1:] == ["truncated JPEG", "an HTML page", *["no bytes in the column"] * 2, "read"]
+
+
+def test_a_value_that_repeats_cannot_fill_the_memory(tmp_path, monkeypatch):
+    """A dictionary of one long value takes a few bytes per row, whatever the file says that the group takes."""
+    monkeypatch.setattr(parquet, "MAX_GROUP", 1 << 20)
+    long = pa.array([b"x" * (1 << 18)] * 100, pa.binary())
+    pq.write_table(pa.table({"image": long}), tmp_path / "a.parquet")
+    with pytest.raises(UnreadableImageError, match="expands to more than"):
+        ParquetSource(tmp_path, "x").read("a.parquet#0", (20, 16))
+    with pytest.raises(UserError, match="expands to more than"):
+        parquet_digests(tmp_path / "a.parquet")
+    noise = [np.random.default_rng(i).bytes(1 << 18) for i in range(8)]
+    pq.write_table(pa.table({"image": pa.array(noise, pa.binary())}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="write smaller groups"):
+        parquet_digests(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (fakes.LFS_POINTER, "holds a Git LFS pointer: run `git lfs pull`"),
+        (fakes.HTML_PAGE, "holds an HTML page"),
+        (b"", "holds zero bytes"),
+        (b"PAR1 and then nothing", "is not a readable Parquet file"),
+    ],
+)
+def test_files_that_are_no_parquet(tmp_path, content, found):
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=rf"train\.parquet .*{found}"):
+        FashionProductReader(str(tmp_path)).read()
+
+
+def test_tables_without_pictures_or_columns(tmp_path):
+    pq.write_table(pa.table({"id": [1], "subCategory": ["Topwear"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"no column 'image' of pictures' bytes \(its columns are id, subCategory"):
+        FashionProductReader(str(tmp_path)).read()
+    pq.write_table(pa.table({"id": [1], "image": [b"x"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column for 'sub_category'"):
+        FashionProductReader(str(tmp_path)).read()
+    pq.write_table(pa.table({"id": [1], "subCategory": ["Shoes"], "image": [b"x"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="none of subCategory Topwear"):
+        FashionProductReader(str(tmp_path), attributes="id").read()
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet has other columns than .*a\.parquet"):
+        FashionProductReader(str(tmp_path)).read()
