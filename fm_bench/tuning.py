@@ -207,7 +207,7 @@ class Tuner:
         options: of the command line, the same for every trial.
         out: folder of the ledger.
         console: where progress is shown.
-        trial: what trains and judges, see ``run_trial``.
+        trial: what trains and judges, in the place of ``run_trial``.
     """
 
     spec: str
@@ -217,7 +217,7 @@ class Tuner:
     options: Sequence[str]
     out: Path
     console: Console
-    trial: Callable[[RunConfig, Dataset, Path, Console], tuple[float, int]] = run_trial
+    trial: Callable[[RunConfig, Dataset, Path, Console], tuple[float, int]] | None = None
 
     def run(self, trials: int) -> Ledger:
         """Runs trials until there are ``trials``; those that the ledger has count.
@@ -229,9 +229,10 @@ class Tuner:
         base = self._config({})
         dataset = without_test(base.read())
         ledger = self._begun(base, dataset)
-        study = self._study(ledger, base)
+        ranges = {option: _distribution(how) for option, how in ledger.space.items()}
+        study = self._study(ledger, base, ranges)
         for number in range(len(ledger.trials), trials):
-            ledger.trials.append(self._next(study, number, dataset))
+            ledger.trials.append(self._next(study, number, dataset, ranges))
             write_json(self.out / LEDGER, ledger.to_json())
             shutil.rmtree(trial_folder(self.out, number), ignore_errors=True)  # weights nobody will use
             self._say(ledger, trials)
@@ -262,29 +263,31 @@ class Tuner:
             raise UserError(f"{self.out} holds a search with other settings, data or code: give another --out.")
         return found
 
-    def _study(self, ledger: Ledger, base: RunConfig) -> Any:
+    def _study(self, ledger: Ledger, base: RunConfig, ranges: Mapping[str, Any]) -> Any:
         """An Optuna study that knows the trials of the ledger."""
         optuna = import_optuna()
         study = optuna.create_study(direction="maximize")
-        ranges = {name: _distribution(how) for name, how in ledger.space.items()}
         for trial in ledger.trials:
             state = optuna.trial.TrialState.FAIL if trial.value is None else optuna.trial.TrialState.COMPLETE
             study.add_trial(
-                optuna.trial.create_trial(params=trial.parameters, distributions=ranges, value=trial.value, state=state)
+                optuna.trial.create_trial(
+                    params=trial.parameters, distributions=dict(ranges), value=trial.value, state=state
+                )
             )
         if not ledger.trials:
             study.enqueue_trial(_inside(base, ledger.space))
         return study
 
-    def _next(self, study: Any, number: int, dataset: Dataset) -> Trial:
+    def _next(self, study: Any, number: int, dataset: Dataset, ranges: Mapping[str, Any]) -> Trial:
         optuna = import_optuna()
         # seeded anew each time, so that a search that was interrupted goes on as if it had not been
         study.sampler = optuna.samplers.TPESampler(seed=int(digest(self.seed, number)[:8], 16))
-        asked = study.ask({name: _distribution(how) for name, how in space_of(self.spec.partition("/")[0]).items()})
+        asked = study.ask(dict(ranges))
         parameters, began = dict(asked.params), time.perf_counter()
         self.console.print(f"trial {number}: {parameters}", highlight=False, markup=False, soft_wrap=True)
         try:
-            value, images = self.trial(self._config(parameters), dataset, trial_folder(self.out, number), self.console)
+            trial = self.trial or run_trial
+            value, images = trial(self._config(parameters), dataset, trial_folder(self.out, number), self.console)
         except UserError as error:  # a learning rate at which the loss is no number, say: it is spent all the same
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
             return Trial(number, parameters, None, 0, round(time.perf_counter() - began, 1), str(error))

@@ -33,7 +33,7 @@ class Reading:
 
 
 def tuner(out: Path, trial=None, method: str = "attribute-based") -> Tuner:
-    return Tuner(method, "garments", "smoke", 0, QUIET, out, Console(quiet=True), trial or run_trial)
+    return Tuner(method, "garments", "smoke", 0, QUIET, out, Console(quiet=True), trial)
 
 
 def pretend(config, dataset, folder, console):
@@ -41,7 +41,8 @@ def pretend(config, dataset, folder, console):
     return 1 - abs(np.log10(config.hyper["attributes_lr"]) + 1), config.budget
 
 
-def test_no_trial_has_a_test_image(tmp_path):
+def test_no_trial_has_a_test_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("fm_bench.data.decoding.POOL_WORTH", 1e9)  # other processes would note what they read elsewhere
     whole = configure("attribute-based", "garments", "smoke", "common", 0).read()
     tests = set(whole.catalog.image[whole.catalog.rows(Split.TEST)].tolist())
     source = Reading(whole.source)
@@ -113,7 +114,7 @@ def test_a_trial_that_breaks_is_spent(tmp_path):
 
 
 def test_a_run_uses_the_best_settings_and_its_record_has_the_ledger(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tuning.Tuner, "trial", staticmethod(pretend))
+    monkeypatch.setattr(tuning, "run_trial", pretend)
     search = ["tune", "attribute-based", "--trials", "3", "--profile", "smoke", "--out", str(tmp_path / "search")]
     assert main([*search, *QUIET]) == 0
     assert f"--{LR}" in capsys.readouterr().out
