@@ -3,7 +3,6 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,15 @@ def add(commands: Commands) -> None:
             )
         if name in ("validate", "info"):
             command.add_argument("--json", action="store_true", help="for programs")
+        if name == "validate":
+            command.add_argument(
+                "--fix",
+                action="store_true",
+                help="list what can be mended by leaving it out, in our cache folder and never in the data's: pictures "
+                "that cannot be read, and those of training and validation that belong to items or equal files of a "
+                "later split or contradict each other. Commands with --data.on_error skip then leave them out, as "
+                "long as the data are the same; exit status 1 if anything remains",
+            )
         if name == "preview":
             command.add_argument(
                 "--out", type=Path, default=Path("preview.png"), help="PNG to write (default preview.png)"
@@ -66,20 +74,19 @@ def _prepare(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from fm_bench.data.validate import validate
 
-    return _report(options, validate)
+    config = _config(options)
+    return _show(options, validate(config.read(), on_error=config.reader.get("on_error", "fail"), fix=options.fix))
 
 
 def _info(options: argparse.Namespace) -> int:
     from fm_bench.data.validate import info
 
-    return _report(options, info)
+    return _show(options, info(_config(options).read()))
 
 
-def _report(options: argparse.Namespace, inspect: Callable[..., dict[str, Any]]) -> int:
+def _show(options: argparse.Namespace, report: dict[str, Any]) -> int:
     from fm_bench.data.validate import print_report
 
-    config = _config(options)
-    report = inspect(config.read())
     if options.json:
         print(json.dumps(report, indent=2))
     else:

@@ -18,6 +18,7 @@ from fm_bench.data.cache import ImageCache, cached_images
 from fm_bench.data.jpeg import decode_plain, plain_size
 from fm_bench.data.rooted import Folder, inside
 from fm_bench.data.sniff import HEAD, image_kind, impostor
+from fm_bench.files import digest as digest_of
 
 __all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit", "inside"]
 
@@ -40,7 +41,7 @@ class FileSource:
 
     Args:
         root: the folder.
-        digest: changes with any file's name or content, and with ``left_out``.
+        digest: changes with any file's name or content; ``left_out`` is added to it.
         left_out: pictures that count as unreadable although they are not, see ``fm_bench.data.mending``.
     """
 
@@ -49,6 +50,11 @@ class FileSource:
     root: Path
     digest: str
     left_out: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.contents = self.digest
+        if self.left_out:
+            self.digest = digest_of(self.contents, "left out", sorted(self.left_out))
 
     @cached_property
     def _folder(self) -> Folder:

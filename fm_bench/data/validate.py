@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a data set holds and what is wrong with it, told before anything is trained: ``fm-bench data info|validate``."""
 
+import tempfile
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fm_bench.attributes import MISSING
 from fm_bench.catalog import Catalog, Dataset, Domain, Split
+from fm_bench.data import checks
 from fm_bench.data.contents import content_digests
 from fm_bench.data.decoding import Unreadable, read_all
-from fm_bench.data.images import FileSource
-from fm_bench.data.readers.common import groups
+from fm_bench.data.duplicates import FINGERPRINT, fingerprint
+from fm_bench.data.images import LEFT_OUT, FileSource
+from fm_bench.data.mending import leave_out
+from fm_bench.data.readers.common import OnError, groups
 
 NEAR_EMPTY = 5
 """A value with fewer images in a split is reported: a score over them says nothing."""
@@ -22,9 +28,15 @@ NEAR_EMPTY = 5
 CHECK_SIZE = (64, 64)
 """Pictures are decoded this small, which finds the same damage as any other size."""
 
-_SHOWN = 5
-
 Report = dict[str, Any]
+
+
+class Seen(NamedTuple):
+    """What reading every picture found."""
+
+    reason: dict[int, str]  # of rows whose picture cannot be read
+    same: NDArray[np.int64] | None  # (N,) numbers of contents from 0; None where pictures are no files
+    fingerprints: NDArray[Any]  # (N,) of FINGERPRINT
 
 
 def info(dataset: Dataset) -> Report:
@@ -49,25 +61,74 @@ def info(dataset: Dataset) -> Report:
     }
 
 
-def validate(dataset: Dataset, *, workers: int | None = None) -> Report:
+def validate(dataset: Dataset, *, on_error: OnError = "fail", fix: bool = False, workers: int | None = None) -> Report:
     """``info``, and what reading every picture finds.
 
+    Args:
+        dataset: catalogue and pictures.
+        on_error: what a run would do with pictures that cannot be read.
+        fix: list what can be mended by leaving it out, see ``fm_bench.data.mending``, and report what remains.
+        workers: threads or processes at most; by default one per usable core.
+
     Returns:
-        The report of ``info`` with ``unreadable`` (how many, and files by what was found in them), ``duplicates``
-        (byte-identical files within and across splits, and groups of them with conflicting labels; None where
-        pictures are no files) and ``problems``: one sentence for each thing that makes a result doubtful, empty when
-        the data are sound.
+        The report of ``info`` with ``findings`` (see ``checks.Finding``), ``problems`` (the sentences of those that
+        make a run fail or its numbers doubtful), ``unreadable`` (how many, and files by what was found in them) and
+        ``fixed`` (how many pictures were listed, and where; None without ``fix``).
+
+    Raises:
+        UserError: if ``fix`` is asked for where pictures are no files.
     """
-    catalog, source = dataset.catalog, dataset.source
-    names = catalog.image
-    unreadable = read_all(source, names, CHECK_SIZE, workers=workers, label="check of the pictures")
-    readable = np.ones(len(catalog), dtype=np.bool_)
-    readable[[position for position, _ in unreadable]] = False
+    seen = _see(dataset, workers)
+    found = _judge(dataset, seen, on_error)
     report = info(dataset)
-    report["unreadable"] = _unreadable(unreadable, names)
-    report["duplicates"] = _duplicates(catalog, source, readable) if isinstance(source, FileSource) else None
-    report["problems"] = _problems(report, catalog)
+    report["fixed"] = None
+    if fix:
+        names = sorted({name for finding in found if finding.level == "problem" for name in finding.left_out})
+        report["fixed"] = {"pictures": len(names), "list": str(leave_out(dataset, names))}
+        listed = np.flatnonzero(np.isin(dataset.catalog.image, names)).tolist()
+        seen = seen._replace(reason=seen.reason | dict.fromkeys(listed, LEFT_OUT))
+        found = _judge(dataset, seen, "skip")
+    report["unreadable"] = {"images": len(seen.reason), "found": _by_reason(dataset.catalog, seen)}
+    report["findings"] = [finding.to_dict() for finding in found]
+    report["problems"] = [finding.sentence for finding in found if finding.level == "problem"]
     return report
+
+
+def _see(dataset: Dataset, workers: int | None) -> Seen:
+    """Reads every picture once, however many rows it stands in."""
+    catalog, source = dataset.catalog, dataset.source
+    names, place = np.unique(catalog.image, return_inverse=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fingerprints.npy"
+        np.save(path, np.zeros(len(names), FINGERPRINT))
+        unreadable: Unreadable = read_all(
+            source, names, CHECK_SIZE, into=path, keep=fingerprint, workers=workers, label="check of the pictures"
+        )
+        fingerprints = np.load(path)
+    reason = dict(unreadable)
+    same = groups(content_digests(source.root, catalog.image)) if isinstance(source, FileSource) else None
+    return Seen({row: reason[at] for row, at in enumerate(place.tolist()) if at in reason}, same, fingerprints[place])
+
+
+def _judge(dataset: Dataset, seen: Seen, on_error: str) -> list[checks.Finding]:
+    found = checks.unreadable(_by_reason(dataset.catalog, seen), on_error)
+    kept = np.setdiff1d(np.arange(len(dataset.catalog)), list(seen.reason))
+    catalog = dataset.catalog.select(kept)
+    same = seen.same
+    if same is not None:
+        same = np.unique(same[kept], return_inverse=True)[1].astype(np.int64)
+        found += checks.copies(catalog, same)
+    unlike = np.arange(len(kept)) if same is None else same
+    found += checks.similar(catalog, unlike, seen.fingerprints[kept])
+    found += [finding for check in checks.CATALOGUE for finding in check(catalog)]
+    return found + [finding for check in checks.DATASET for finding in check(dataset)]
+
+
+def _by_reason(catalog: Catalog, seen: Seen) -> dict[str, list[str]]:
+    by_reason: dict[str, list[str]] = {}
+    for row in sorted(seen.reason):
+        by_reason.setdefault(seen.reason[row], []).append(str(catalog.image[row]))
+    return by_reason
 
 
 def _part(catalog: Catalog, chosen: NDArray[np.bool_]) -> Report:
@@ -82,6 +143,7 @@ def _attribute(catalog: Catalog, m: int) -> Report:
         "values": {value: int(n) for value, n in zip(values, count, strict=True)},
         "labelled": float((codes >= 0).mean()) if len(codes) else 0.0,
         "missing": int((codes < 0).sum()),
+        "range": [int(codes.min(initial=len(values))), int(codes.max(initial=MISSING))],
         "most_common": values[int(count.argmax())],
         "rarest": values[int(count.argmin())],
     }
@@ -104,70 +166,6 @@ def _near_empty(catalog: Catalog) -> list[Report]:
                 for v in np.flatnonzero(count < NEAR_EMPTY).tolist()
             ]
     return found
-
-
-def _unreadable(unreadable: Unreadable, names: NDArray[np.str_]) -> Report:
-    by_reason: dict[str, list[str]] = {}
-    for position, reason in unreadable:
-        by_reason.setdefault(reason, []).append(str(names[position]))
-    ordered = dict(sorted(by_reason.items(), key=lambda entry: -len(entry[1])))
-    return {"images": len(unreadable), "found": ordered}
-
-
-def _duplicates(catalog: Catalog, source: FileSource, readable: NDArray[np.bool_]) -> Report:
-    rows = np.flatnonzero(readable)
-    same = groups(content_digests(source.root, catalog.image[rows]))
-    size = np.bincount(same)
-    across = _varies(same, catalog.split[rows])
-    labels = catalog.labels[rows]
-    conflicting = np.zeros(len(size), dtype=np.bool_)
-    for m in range(catalog.schema.num_attributes):
-        labelled = labels[:, m] >= 0
-        conflicting |= _varies(same[labelled], labels[labelled, m], len(size))
-    examples = {"across_splits": across, "conflicting": conflicting}
-    return {
-        "groups": int((size > 1).sum()),
-        "images": int(size[size > 1].sum()),
-        "across_splits": int(across.sum()),
-        "conflicting": int(conflicting.sum()),
-        "examples": {
-            kind: [catalog.image[rows[same == g]].tolist() for g in np.flatnonzero(which)[:_SHOWN].tolist()]
-            for kind, which in examples.items()
-        },
-    }
-
-
-def _varies(group: NDArray[np.int64], value: NDArray[Any], size: int | None = None) -> NDArray[np.bool_]:
-    """For each group number whether its members hold more than one value."""
-    pairs = np.unique(np.stack([group, value.astype(np.int64)]), axis=1)
-    return np.asarray(np.bincount(pairs[0], minlength=size or 0) > 1)
-
-
-def _problems(report: Report, catalog: Catalog) -> list[str]:
-    problems = [
-        f"{len(files):,} pictures cannot be read: {reason} ({_few(files)})"
-        for reason, files in report["unreadable"]["found"].items()
-    ]
-    if duplicates := report["duplicates"]:
-        if count := duplicates["across_splits"]:
-            pair = duplicates["examples"]["across_splits"][0]
-            problems.append(f"{count:,} groups of byte-identical pictures are in more than one split ({_few(pair)})")
-        if count := duplicates["conflicting"]:
-            pair = duplicates["examples"]["conflicting"][0]
-            problems.append(f"{count:,} groups of byte-identical pictures carry conflicting labels ({_few(pair)})")
-    if straddling := int(_varies(np.unique(catalog.item, return_inverse=True)[1], catalog.split).sum()):
-        problems.append(f"{straddling:,} items have images in more than one split")
-    problems += [f"the {name} split is empty" for name, part in report["splits"].items() if not part["images"]]
-    problems += [
-        f"attribute {name!r} has a single value, so that no request can change it"
-        for name, attribute in report["attributes"].items()
-        if len(attribute["values"]) < 2
-    ]
-    return problems
-
-
-def _few(files: list[str]) -> str:
-    return ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -197,7 +195,23 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _print_verdict(report: Report, console: Console) -> None:
+    table = Table("check", "found", "what", "is mended by")
+    for finding in report["findings"]:
+        shown = checks.Finding(**finding)
+        style = "red" if shown.level == "problem" else ""
+        words = shown.sentence.partition(" ")[2]
+        table.add_row(shown.check, f"{shown.count:,}", escape(words), shown.mended_by, style=style)
+    if report["findings"]:
+        console.print(table)
+    if fixed := report["fixed"]:
+        console.print(
+            f"{fixed['pictures']:,} pictures are listed in {escape(fixed['list'])}: "
+            "commands with --data.on_error skip leave them out",
+            highlight=False,
+        )
     for problem in report["problems"]:
         console.print(f"[bold red]problem:[/] {escape(problem)}", highlight=False)
     if not report["problems"]:
-        console.print(f"every one of the {report['images']:,} pictures can be read; no problem found", style="green")
+        unreadable = report["unreadable"]["images"]
+        text = f"all but {unreadable:,} of the" if unreadable else "every one of the"
+        console.print(f"{text} {report['images']:,} pictures can be read; no problem found", style="green")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What ``fm-bench data validate --fix`` mends: a list of pictures to leave out, kept with our cache.
+
+Nothing of the user's is written or changed. The list counts for exactly the data that it was made of: where a file, a
+label or a split has changed, it is not found. It is used where ``--data.on_error skip`` asks for it.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from fm_bench.catalog import Dataset
+from fm_bench.data.images import FileSource
+from fm_bench.errors import UserError
+from fm_bench.files import cache_dir, digest, write_json
+
+
+def leave_out(dataset: Dataset, pictures: Iterable[str]) -> Path:
+    """Lists pictures that later commands leave out, beside those listed before; returns the list's file.
+
+    Args:
+        dataset: with pictures from files.
+        pictures: their names.
+
+    Raises:
+        UserError: if pictures are no files, or the list cannot be written.
+    """
+    source = dataset.source
+    if not isinstance(source, FileSource):
+        raise UserError("these pictures are no files of their own, so that --fix cannot leave any out: leave it away.")
+    path = _path(dataset, source)
+    write_json(path, {"left_out": sorted(source.left_out.union(pictures))})
+    return path
+
+
+def mended(dataset: Dataset) -> Dataset:
+    """The data set whose listed pictures count as unreadable, and say so in a note; itself if none is listed."""
+    source = dataset.source
+    if not isinstance(source, FileSource):
+        return dataset
+    try:
+        listed = json.loads(_path(dataset, source).read_text(encoding="utf-8"))["left_out"]
+        names = frozenset(str(name) for name in listed)
+    except (OSError, ValueError, KeyError, TypeError):
+        return dataset
+    if not names:
+        return dataset
+    note = f"{len(names):,} pictures are left out, as `fm-bench data validate --fix` listed"
+    return dataset._replace(source=replace(source, left_out=names), notes=(*dataset.notes, note))
+
+
+def _path(dataset: Dataset, source: FileSource) -> Path:
+    return cache_dir() / f"left-out-{digest(dataset.catalog.digest, source.contents)[:32]}.json"
