@@ -7,6 +7,7 @@ import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 from fm_bench import recipe
 from fm_bench.cli import main
@@ -60,9 +61,13 @@ def _silently(arguments: list[str], cache: Path) -> None:
 
 
 def bench(*arguments: str, out: Path) -> int:
-    """The command in this process, at smoke and without a progress bar."""
+    """The command in this process, at smoke, without a progress bar and without pictures for the method's page.
+
+    ``test_run_extras.py`` draws them; a hundred after each run would take longer than some of the runs.
+    """
     quiet = ["--trainer.enable_progress_bar", "false", *BRIEF.get(arguments[0].partition("/")[0], [])]
-    return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
+    with mock.patch("fm_bench.extras.collect.may_be_shown", return_value=False):
+        return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
 
 
 def numbers(folder: Path) -> dict:

@@ -73,7 +73,9 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.campaign import run_all, tell_failures
     from fm_bench.config import option_parser
     from fm_bench.launch import started
-    from fm_bench.leaderboard.site import refresh_page
+    from fm_bench.leaderboard.links import METHODS
+    from fm_bench.leaderboard.method_pages import build_pages
+    from fm_bench.leaderboard.site import PAGE, refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
     jobs = jobs_of(options)
@@ -99,7 +101,9 @@ def _bench(options: argparse.Namespace) -> int:
     elif records:
         print_table(records, Console(), new=[record.fingerprint for record in records])
     if records:
-        page = refresh_page(options.out or options.runs)
+        shown = options.out or options.runs
+        build_pages(shown, shown / METHODS, f"../{PAGE}")  # before the page that links to them
+        page = refresh_page(shown)
         console.print(f"leaderboard: {page}")
     tell_failures(failures, len(jobs), say)
     return EXIT_CHECK_FAILED if failures else 0

@@ -139,7 +139,7 @@ def _changed(config: RunConfig) -> dict[str, tuple[str, str]]:
     options = [text for name in sorted(required) for text in (f"--data.{name}", _option(config.reader[name]))]
     with suppress(UserError, KeyError):  # the recipe is gone, or is another one by now
         plain = configure(config.method, config.data, config.profile, config.mode, config.seed, options)
-        ours, theirs = flat(config.numeric()), flat(plain.numeric())
+        ours, theirs = (flat(json.loads(json.dumps(of.numeric(), default=str))) for of in (config, plain))
         keys = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key) and key != "variant"]
         return {key: (_setting(theirs, key), _setting(ours, key)) for key in keys}
     return {}

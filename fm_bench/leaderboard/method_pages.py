@@ -304,14 +304,14 @@ def _standing(label: str, table: Table, times: Mapping[str, Row], kept: Mapping[
         for row in table.rows
         if row.first.method == own[0].first.method or row.role != "method" or row is competing[0]
     ]
-    columns = columns_of(table, times)
+    columns = [column for column in columns_of(table, times) if any(column.cell(row) for row in shown)]
     groups = _groups(columns, table.key.protocol)
     return Standing(
         table=table,
         about=ABOUT.get(table.key.protocol, ""),
         place=work(table.key.protocol, table.requests, table.key.gallery),
         groups=groups,
-        columns=columns,
+        columns=tuple(columns),
         lines=tuple((row, row in own, tuple(column.cell(row) for column in columns)) for row in shown),
         details=tuple(_detail(row, table, kept) for row in own),
     )
