@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+import hashlib
+import http.server
+import io
+import re
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fm_bench.data import archives, downloads
+from fm_bench.data.archives import extract
+from fm_bench.data.fetching import Remote, fetch
+from fm_bench.data.readers import READERS
+from fm_bench.errors import UserError
+
+CONTENT = bytes(range(256)) * 4096
+QUIET = Console(file=io.StringIO())
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``content``, ranges of it where ``ranges``; ends each answer early after ``cut`` bytes."""
+
+    content = CONTENT
+    version: str | None = '"one"'
+    ranges = True
+    cut: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/file.bin"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.asked.append(asked)
+        content, start = self.server.content, 0
+        same = self.headers.get("If-Range") in (None, self.server.version)
+        if asked and self.server.ranges and same:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.version:
+            self.send_header("ETag", self.server.version)
+        self.end_headers()
+        stop = len(content) if self.server.cut is None else start + self.server.cut
+        self.wfile.write(content[start:stop])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def test_an_unknown_digest_is_kept_beside_the_file_and_checked_later(server, tmp_path):
+    remote = Remote("data/file.bin", server.url)
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+    assert (tmp_path / "data/file.bin.sha256").read_text() == f"{sha256(CONTENT)}  file.bin\n"
+    assert names(tmp_path) == ["data/file.bin", "data/file.bin.sha256"]
+    fetch(remote, tmp_path, QUIET)
+    assert len(server.asked) == 1  # it is there
+    (tmp_path / "data/file.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=r"file\.bin is not what it should be .*remove it to download it again"):
+        fetch(remote, tmp_path, QUIET)
+    (tmp_path / "data/file.bin").unlink()
+    server.content = CONTENT + b"more"
+    with pytest.raises(UserError, match=r"is not what it should be .*it was removed"):
+        fetch(remote, tmp_path, QUIET)
+    assert names(tmp_path) == ["data/file.bin.sha256"]
+
+
+def test_a_known_digest_decides(server, tmp_path):
+    good = Remote("file.bin", server.url, sha256(CONTENT), len(CONTENT))
+    assert fetch(good, tmp_path, QUIET).read_bytes() == CONTENT
+    assert names(tmp_path) == ["file.bin"]
+    with pytest.raises(UserError, match="not what it should be"):
+        fetch(good._replace(path="other.bin", sha256="0" * 64), tmp_path, QUIET)
+    with pytest.raises(UserError, match="sends more than the 10 bytes"):
+        fetch(good._replace(path="other.bin", size=10), tmp_path, QUIET)
+    assert not (tmp_path / "other.bin").exists()
+
+
+def test_what_was_interrupted_continues(server, tmp_path):
+    remote = Remote("file.bin", server.url)
+    server.cut = 300_000
+    with pytest.raises(UserError, match=r"ended after 300,000 of 1,048,576 bytes: run again, it continues"):
+        fetch(remote, tmp_path, QUIET)
+    assert names(tmp_path) == ["file.bin.part", "file.bin.part.version"]
+    server.cut = None
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+    assert names(tmp_path) == ["file.bin", "file.bin.sha256"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"ranges": False}, {"version": '"two"', "content": CONTENT[::-1]}, {"version": None}]
+)
+def test_it_begins_anew_where_it_cannot_continue(server, tmp_path, change):
+    server.cut = 300_000
+    if change == {"version": None}:
+        server.version = None
+    with pytest.raises(UserError):
+        fetch(Remote("file.bin", server.url), tmp_path, QUIET)
+    server.cut = None
+    for name, value in change.items():
+        setattr(server, name, value)
+    assert fetch(Remote("file.bin", server.url), tmp_path, QUIET).read_bytes() == server.content
+
+
+@pytest.mark.parametrize("kept", [CONTENT, CONTENT + b"too much"])
+def test_a_part_that_is_whole_or_too_long(server, tmp_path, kept):
+    (tmp_path / "file.bin.part").write_bytes(kept)
+    remote = Remote("file.bin", server.url, sha256(CONTENT))
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+
+
+def test_servers_that_refuse_or_are_not_there(server, tmp_path):
+    url = server.url
+    server.RequestHandlerClass = type("Refusing", (Handler,), {"do_GET": lambda self: self.send_error(403)})
+    with pytest.raises(UserError, match=r"the server says 403 Forbidden\): download it by hand, put it at .*file\.bin"):
+        fetch(Remote("file.bin", url), tmp_path, QUIET)
+    with pytest.raises(UserError, match=r"could not be fetched .*download it by hand, put it at"):
+        fetch(Remote("file.bin", "http://127.0.0.1:1/file.bin"), tmp_path, QUIET)
+    assert names(tmp_path) == []
+
+
+def test_every_source_is_a_reader_and_says_where_to_get_it():
+    assert set(downloads.SOURCES) <= set(READERS)
+    assert set(READERS) - set(downloads.SOURCES) == {"garments", "table"}
+    for reader, source in downloads.SOURCES.items():
+        assert downloads.where(reader).endswith((".", "fetches the annotations.", "small pictures."))
+        assert all(remote.url.startswith("https://") for remote in source.files)
+
+
+def test_only_what_may_be_fetched_is(server, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="garments needs no download"):
+        downloads.download("garments", tmp_path, QUIET)
+    with pytest.raises(UserError, match=r"darn cannot be fetched without its authors' leave: take data\.zip"):
+        downloads.download("darn", tmp_path, QUIET)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("fashion-iq-master/image_splits/split.dress.val.json", "[]")
+    server.content = archive.getvalue()
+    source = downloads.Source("get", "put", (Remote("iq.zip", server.url, unpack=True),), "More is needed.")
+    monkeypatch.setitem(downloads.SOURCES, "fashion-iq", source)
+    text = io.StringIO()
+    for _ in range(2):
+        downloads.download("fashion-iq", tmp_path, Console(file=text, width=300))
+    assert (tmp_path / "fashion-iq-master/image_splits/split.dress.val.json").read_text() == "[]"
+    assert text.getvalue().count("More is needed.") == 2
+    assert len(server.asked) == 1
+
+
+def zipped(path: Path, members: dict[str, bytes], mode: int = 0) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            file.writestr(info, content)
+    return path
+
+
+def tarred(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = (len(content) if kind == tarfile.REGTYPE else 0), kind, "/etc/passwd"
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_archives_are_unpacked_and_replace_what_is_there(pack, tmp_path):
+    archive = pack(tmp_path / "archive", {"a/b.txt": b"new", "c.txt": b"c"})
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a/b.txt").write_bytes(b"old")
+    assert [path.relative_to(root).as_posix() for path in extract(archive, root)] == ["a/b.txt", "c.txt"]
+    assert (root / "a/b.txt").read_bytes() == b"new"
+    assert names(root) == ["a/b.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "a/../../out.txt", "..\\out.txt", "C:/out.txt"])
+def test_names_that_leave_the_folder_are_refused(pack, name, tmp_path):
+    archive = pack(tmp_path / "archive", {"fine.txt": b"x", name: b"y"})
+    with pytest.raises(UserError, match="would land outside the folder"):
+        extract(archive, tmp_path / "root")
+    assert names(tmp_path) == ["archive"]
+
+
+def test_links_and_devices_are_refused(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        with pytest.raises(UserError, match="link or no plain file"):
+            extract(tarred(tmp_path / "archive", {"a": b""}, kind), tmp_path / "root")
+    with pytest.raises(UserError, match="link or no plain file"):
+        extract(zipped(tmp_path / "archive", {"a": b"/etc/passwd"}, stat.S_IFLNK | 0o777), tmp_path / "root")
+
+
+def test_links_that_are_there_lead_nothing_out(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root/a").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="leads out of"):
+        extract(zipped(tmp_path / "archive", {"a/b.txt": b"x"}), tmp_path / "root")
+    assert names(tmp_path / "outside") == []
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_bombs_and_damage_leave_nothing(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "SPARED", 1 << 16)
+    with pytest.raises(UserError, match="unpacks to more than it should"):
+        extract(pack(tmp_path / "archive", {"zeros": bytes(1 << 20)}), tmp_path / "root")
+    whole = pack(tmp_path / "archive", {"a.bin": CONTENT[:50_000][::7]}).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"nothing", b""):
+        (tmp_path / "archive").write_bytes(damaged)
+        with pytest.raises(UserError, match="archive"):
+            extract(tmp_path / "archive", tmp_path / "root")
+    assert names(tmp_path / "root") == []
+    with pytest.raises(UserError, match="is not a file"):
+        extract(tmp_path / "absent", tmp_path / "root")
