@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -24,6 +24,20 @@ _KEYS = {
     "data": {"description", "reader", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }
+
+
+class MilvusPlace(NamedTuple):
+    """A collection's index type, and the file or address where it is kept."""
+
+    kind: str
+    uri: str
+
+
+def milvus_place(index: str) -> MilvusPlace | None:
+    """``milvus/FLAT:gallery.db`` in parts, whose type is HNSW where none is given; None for other indexes."""
+    name, _, uri = index.partition(":")
+    name, _, kind = name.partition("/")
+    return MilvusPlace(kind or "HNSW", uri) if name == MILVUS else None
 
 
 def benchmarks_dir() -> Path:
@@ -183,11 +197,10 @@ class EvaluationConfig:
 
         Those two are not the same: milvus-lite builds indexes with settings of its own.
         """
-        kind, _, place = self.index.partition(":")
-        name, _, built = kind.partition("/")
-        if name != MILVUS:
+        place = milvus_place(self.index)
+        if place is None:
             return self.index
-        return f"{MILVUS if '://' in place else f'{MILVUS}-lite'}/{built or 'HNSW'}"
+        return f"{MILVUS if '://' in place.uri else f'{MILVUS}-lite'}/{place.kind}"
 
     @property
     def every(self) -> list[str]:

@@ -56,7 +56,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     """What readers of the row must know."""
     search: Mapping[str, float] = field(default_factory=dict)
-    """Of an approximate index: what it cost and found, see ``fm_bench.retrieval.openers``."""
+    """Of an approximate index: what it cost and found, see ``fm_bench.evaluation.searching``."""
 
     @classmethod
     def of_search(cls, question: Question, report: Report, search: Mapping[str, float]) -> "Outcome":

@@ -17,6 +17,7 @@ _LEFT = 0.01  # the most that ρ(q) ρ(g) may be of |q| |g|: with more, too many
 _SHARE = 4  # there are at most D / 4 directions, so that reduced vectors are small beside the gallery
 _FIT, _TRY = 1024, 512  # images from which directions are found, and on which they are tried
 _TURNING = 8  # multiplying in float32 to turn a vector costs so many times what it saves in bfloat16
+_WORTH = 1 << 27  # comparisons below which finding directions takes longer than they save (measured)
 _COLUMNS = 512  # summed in float32 at a time
 
 
@@ -58,15 +59,15 @@ def find_basis(gallery: F32, centre: F32, queries: F32, device: torch.device) ->
         queries: ``(R, D)``, relative to the centre.
         device: where vectors will lie.
     """
-    dim, fit = gallery.shape[1], _spread(gallery, _FIT, 0) - centre
-    if len(gallery) < 2 * _FIT or dim < 2 * _SHARE:
+    dim = gallery.shape[1]
+    if len(gallery) < 2 * _FIT or dim < 2 * _SHARE or len(queries) * len(gallery) < _WORTH:
         return None
     tried = _spread(gallery, _TRY, 1) - centre, _spread(queries, _TRY, 0)
     sizes = 2 ** np.arange(3, 16)
     sizes = sizes[(sizes <= min(dim // _SHARE, _FIT // 2)) & (_TURNING * dim * sizes < len(queries) * (dim - sizes))]
     if not len(sizes):
         return None
-    directions = _principal(fit, int(sizes[-1]))
+    directions = _principal(_spread(gallery, _FIT, 0) - centre, int(sizes[-1]))
     one, other = (_outside(vectors, directions)[sizes - 1] for vectors in tried)
     enough = sizes[one * other <= _LEFT**2]
     return Basis(directions[:, : enough[0]], device) if len(enough) else None

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fm_bench.errors import UserError
 from fm_bench.processes import world
 from fm_bench.retrieval import reduced, scan
 from fm_bench.retrieval.basis import Basis, find_basis
@@ -34,6 +33,7 @@ from fm_bench.retrieval.distances import (
     slack,
     true_float32,
 )
+from fm_bench.retrieval.gallery import Gallery
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k, first_k_of_pairs
 from fm_bench.retrieval.shortlist import sampled, shortlist
 
@@ -51,7 +51,7 @@ _CROWDED = 1024  # queries that are searched at a time where each has many near 
 _MANY = 64  # queries from which on it pays to round the gallery to bfloat16
 
 
-class ExactIndex:
+class ExactIndex(Gallery):
     """A gallery to search.
 
     Args:
@@ -78,11 +78,8 @@ class ExactIndex:
     ) -> None:
         self.block_rows = max(1, block_bytes // (4 * max(1, gallery.shape[-1])))
         self.rows = slice(0, len(gallery)) if rows is None else rows
-        self.gallery = check_embeddings(gallery, "gallery", min(self.block_rows, 1 << 14), self.rows)
-        if keys is not None and keys.shape != (len(gallery),):
-            raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
-        self.keys = np.arange(len(gallery)) if keys is None else keys
-        self.seed = seed
+        checked = check_embeddings(gallery, "gallery", min(self.block_rows, 1 << 14), self.rows)
+        super().__init__(checked, keys=keys, seed=seed)
         self.blocks: reduced.Blocks | None = None
         """What searches in bfloat16 scan, from the first one on."""
 
@@ -93,11 +90,6 @@ class ExactIndex:
         """Consecutive slices of at most ``step`` that cover the searched rows."""
         for part in blocks(len(self), step):
             yield slice(self.rows.start + part.start, self.rows.start + part.stop)
-
-    @property
-    def dim(self) -> int:
-        """``D``."""
-        return int(self.gallery.shape[1])
 
     @property
     def _at_once(self) -> int:
@@ -119,10 +111,6 @@ class ExactIndex:
         first, members = found.first + self.rows.start, found.members + self.rows.start
         return found._replace(first=first, members=members)
 
-    def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
-        """The order of equal distances for these queries."""
-        return TieOrder(self.keys, query_keys, self.seed)
-
     def search(
         self,
         queries: NDArray[np.floating[Any]],
@@ -139,11 +127,9 @@ class ExactIndex:
             exclude: ``(R,)`` gallery position that the query must not find, or −1; it takes no rank.
             query_keys: ``(R,)`` integers that name the queries in the order of ties. Default: positions.
         """
-        queries = self.check_queries(queries)
-        exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
-        keys = np.arange(len(queries)) if query_keys is None else query_keys
+        queries, exclude, ties = self.asked(queries, exclude, query_keys)
         some = blocks(len(queries) if len(self) else 0, self._at_once)
-        parts = [self._search(queries[p], k, exclude[p], self.ties(keys[p])) for p in some]
+        parts = [self._search(queries[p], k, exclude[p], ties.part(p)) for p in some]
         if not parts:
             return Ranking(
                 np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool)
@@ -180,15 +166,6 @@ class ExactIndex:
             place = distances[part], numbers[part], ties.part(part)
             count[part] = scan.count_by_segment(self, queries[part], *place, these, limit, segment, segments)
         return count
-
-    def check_queries(self, queries: NDArray[np.floating[Any]]) -> F32:
-        """The queries as float32. Raises UserError if they are not finite or not of the gallery's dimension."""
-        queries = np.ascontiguousarray(check_embeddings(queries, "query"))
-        if queries.shape[1] != self.dim:
-            raise UserError(
-                f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}."
-            )
-        return queries
 
     def centred(self, queries: F32) -> tuple[F32, F64]:
         """Queries relative to the centre, and their norms."""

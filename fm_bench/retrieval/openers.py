@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.processes import agreed, gather, is_rank_zero, world
-from fm_bench.recipe import EXACT, MILVUS
+from fm_bench.recipe import EXACT, milvus_place
 from fm_bench.retrieval.distances import F32
 from fm_bench.retrieval.distributed import DistributedIndex
+from fm_bench.retrieval.gallery import Gallery
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.milvus import MilvusIndex, check_place
-from fm_bench.retrieval.ordering import Ranking, TieOrder
+from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.reranked import Reranked
 from fm_bench.retrieval.searcher import Opener
 
@@ -43,17 +44,15 @@ def opener(index: str) -> Opener:
 
 def approximate(index: str) -> Callable[..., Reranked]:
     """The class that ``index`` names, with its arguments but for ``gallery``, ``keys`` and ``seed``."""
-    kind, _, uri = index.partition(":")
-    if kind.partition("/")[0] == MILVUS:
-        return partial(MilvusIndex, uri=uri, kind=kind.partition("/")[2] or "HNSW")
+    if place := milvus_place(index):
+        return partial(MilvusIndex, uri=place.uri, kind=place.kind)
     return partial(_faiss().ApproximateIndex, factory=index)
 
 
 def check_index(index: str, dim: int, images: int) -> None:
     """Raises UserError if a gallery of ``images`` vectors of ``dim`` numbers cannot be searched with ``index``."""
-    kind, _, uri = index.partition(":")
-    if kind.partition("/")[0] == MILVUS:
-        check_place(uri, kind.partition("/")[2] or "HNSW")
+    if place := milvus_place(index):
+        check_place(place.uri, place.kind)
     elif index != EXACT:
         _faiss().check_factory(index, dim, images)
 
@@ -69,7 +68,7 @@ def _faiss() -> Any:
     return module
 
 
-class AtRankZero:
+class AtRankZero(Gallery):
     """A ``Searcher`` that all processes of a run open and ask together, and that one of them has.
 
     Args:
@@ -85,13 +84,9 @@ class AtRankZero:
     def __init__(
         self, gallery: F32, *, keys: NDArray[np.integer[Any]], seed: int, opened: Callable[..., Reranked]
     ) -> None:
-        self.gallery, self.keys, self.seed = np.asarray(gallery, np.float32), keys, seed
+        super().__init__(np.asarray(gallery, np.float32), keys=keys, seed=seed)
         with agreed("building the index"):
             self.own = opened(gallery, keys=keys, seed=seed) if is_rank_zero() else None
-
-    def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
-        """The order of equal distances for these queries."""
-        return TieOrder(self.keys, query_keys, self.seed)
 
     def search(
         self,

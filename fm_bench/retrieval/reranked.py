@@ -5,6 +5,7 @@ So what is found is in the same order, ties included, as an exact search gives, 
 proposed is not found.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.retrieval.distances import F32, I64, blocks, check_embeddings, exact
-from fm_bench.retrieval.ordering import Ranking, TieOrder, first_k
+from fm_bench.retrieval.gallery import Gallery
+from fm_bench.retrieval.ordering import Ranking, first_k
 
 EXTRA = 16
 """Images that are ranked by exact distance beyond twice as many as are wanted."""
 _QUERIES = 1 << 10  # queries asked at a time
 
 
-class Reranked:
+class Reranked(Gallery, ABC):
     """A ``Searcher`` of which subclasses propose images.
 
     Args:
@@ -35,33 +37,18 @@ class Reranked:
     def __init__(
         self, gallery: F32, *, keys: NDArray[np.integer[Any]] | None = None, seed: int = 0, candidates: int = EXTRA
     ) -> None:
-        self.gallery = check_embeddings(gallery, "gallery")
+        super().__init__(check_embeddings(gallery, "gallery"), keys=keys, seed=seed)
         if not len(gallery):
             raise UserError("the gallery has no images: give at least one.")
-        if keys is not None and keys.shape != (len(gallery),):
-            raise ValueError(f"{len(gallery)} gallery embeddings came with keys of shape {keys.shape}")
-        self.keys = np.arange(len(gallery)) if keys is None else keys
-        self.seed, self.candidates = seed, candidates
+        self.candidates = candidates
 
+    @abstractmethod
     def propose(self, queries: F32, count: int) -> I64:
         """``(R, count)`` gallery positions, each at most once for a query; −1 where fewer are found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self) -> int | None:
         """Bytes that the index takes, None where nobody tells."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        return len(self.gallery)
-
-    @property
-    def dim(self) -> int:
-        """``D``."""
-        return int(self.gallery.shape[1])
-
-    def ties(self, query_keys: NDArray[np.integer[Any]]) -> TieOrder:
-        """The order of equal distances for these queries."""
-        return TieOrder(self.keys, query_keys, self.seed)
 
     def search(
         self,
@@ -72,21 +59,7 @@ class Reranked:
         query_keys: NDArray[np.integer[Any]] | None = None,
     ) -> Ranking:
         """The ``k`` nearest of the images that the index proposes to each query; see ``Searcher.search``."""
-        queries = self._checked(queries)
-        exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude, np.int64)
-        return self._ranked(
-            queries, k, exclude, self.ties(np.arange(len(queries)) if query_keys is None else query_keys)
-        )
-
-    def _checked(self, queries: NDArray[np.floating[Any]]) -> F32:
-        queries = np.ascontiguousarray(check_embeddings(queries, "query"))
-        if queries.shape[1] != self.dim:
-            raise UserError(
-                f"the query embeddings have {queries.shape[1]} dimensions, but the gallery's have {self.dim}."
-            )
-        return queries
-
-    def _ranked(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+        queries, exclude, ties = self.asked(queries, exclude, query_keys)
         out = Ranking(np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool))
         wanted = min(k, len(self))
         count = min(len(self), 2 * wanted + self.candidates)

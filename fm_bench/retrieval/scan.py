@@ -124,24 +124,7 @@ def count_by_segment(
     segment: I64,
     segments: int,
 ) -> I64:
-    """How many images come before the place ``(distance, tie number)`` in each query's ranking.
-
-    They are counted apart for each segment of the gallery, and only those that ``counts``.
-
-    Args:
-        index: the gallery.
-        queries: ``(R, D)``.
-        distances: ``(R,)`` exact squared distances.
-        numbers: ``(R,)`` tie numbers.
-        ties: the order of ties of these queries.
-        counts: whether image ``ids[i]`` counts for query ``rows[i]``.
-        limit: a query of which the first segment's count has passed this is not continued.
-        segment: ``(N,)`` which segment each image is in.
-        segments: how many there are.
-
-    Returns:
-        ``(R, segments)`` counts, exact for queries whose first count is up to ``limit``.
-    """
+    """What ``Counter.count_by_segment`` promises, of the rows that ``index`` searches."""
     counter = _Counter(index, queries, (distances, numbers), ties, counts, segment, segments)
     for near in _comparisons(index, queries, distances):
         active = np.flatnonzero(counter.count[:, 0] <= limit)

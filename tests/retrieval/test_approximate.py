@@ -139,7 +139,7 @@ def test_a_deeper_search_for_mrr_changes_no_accuracy(factory, gallery, queries):
 
 def test_a_sweep_needs_exact_search(gallery, queries):
     protocol = Protocol("test", 0, k=(20,), ndcg=(), mrr=(), sweep=(0.5, 1))
-    with pytest.raises(UserError, match="exact search alone"):
+    with pytest.raises(UserError, match="need exact search"):
         evaluate(**problem(gallery, queries), protocol=protocol, searcher=opener("Flat"), infeasible="miss")
 
 

@@ -78,6 +78,13 @@ def flat(n, dim, inside, seed):
     return (found @ turned).astype(np.float32)
 
 
+@pytest.fixture
+def always_worth(monkeypatch):
+    """Directions are looked for however small the search is."""
+    monkeypatch.setattr("fm_bench.retrieval.basis._WORTH", 0)
+
+
+@pytest.mark.usefixtures("always_worth")
 def test_flat_galleries_are_compared_in_few_directions(monkeypatch):
     monkeypatch.setattr(reduced, "supported", lambda: True)
     gallery, asked = flat(6000, 64, 6, 0), flat(800, 64, 6, 1)
@@ -91,6 +98,7 @@ def test_flat_galleries_are_compared_in_few_directions(monkeypatch):
     assert bytes_kept < gallery.nbytes / 4
 
 
+@pytest.mark.usefixtures("always_worth")
 @pytest.mark.parametrize(
     ("gallery", "asked"),
     [
@@ -105,6 +113,13 @@ def test_other_galleries_are_compared_in_all_dimensions(gallery, asked):
     assert find_basis(gallery, index.centre, index.centred(asked)[0], torch.device("cpu")) is None
 
 
+def test_no_directions_are_looked_for_where_the_search_is_small():
+    gallery, asked = flat(6000, 64, 6, 0), flat(800, 64, 6, 1)
+    index = ExactIndex(gallery)
+    assert find_basis(gallery, index.centre, index.centred(asked)[0], torch.device("cpu")) is None
+
+
+@pytest.mark.usefixtures("always_worth")
 def test_what_few_directions_cannot_tell_is_compared_in_all(monkeypatch):
     """One direction holds nearly all of the length, the others decide."""
     monkeypatch.setattr(reduced, "supported", lambda: True)
