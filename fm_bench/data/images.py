@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +97,8 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
             _check_pixels(*size)
             if (picture := decode_plain(data, size, at_least)) is not None:
                 return picture
+        if kind == "PNG":
+            _check_png(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height)
             if at_least:
@@ -113,6 +116,20 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
             kind == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9")
         )
         raise UnreadableImageError(f"truncated {kind}" if truncated else f"damaged {kind}") from error
+
+
+def _check_png(data: bytes) -> None:
+    """Compares the checksums of all chunks that matter, which Pillow does not."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 8 + length
+        if end + 4 > len(data):
+            raise UnreadableImageError("truncated PNG")
+        matters = kind[:1].isupper()
+        if matters and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise UnreadableImageError("damaged PNG")
+        at = end + 4
 
 
 def _check_pixels(width: int, height: int) -> None:
