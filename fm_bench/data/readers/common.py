@@ -252,7 +252,7 @@ def check_inside(root: Path, image: NDArray[np.str_], path: Path, *, unit: str =
     top = root.resolve()
 
     def leads_out(name: str) -> bool:
-        return not (root / name).resolve().is_relative_to(top)
+        return not Path(os.path.realpath(root / name)).is_relative_to(top)  # which links in a circle do not stop
 
     folders: dict[str, bool] = {}  # few, so that no file's path has to be resolved unless it is a link
     for number, name in enumerate(image.tolist(), first):
