@@ -8,7 +8,8 @@ Weights & Biases writes below the run's folder unless the environment says ``WAN
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,13 @@ def log_results(kind: str, folder: Path, record: Record, pictures: int | None, s
     if log is None:
         return
     try:
-        log(folder, record, pictures)
+        if told := log(folder, record, pictures):
+            say(told)
     except Exception as error:
         say(f"the logger {kind!r} failed ({_reason(error)}): the run is recorded without it.")
 
 
-def _to_tensorboard(folder: Path, record: Record, pictures: int | None) -> None:
+def _to_tensorboard(folder: Path, record: Record, pictures: int | None) -> str:
     from fm_bench.leaderboard.rows import flat
 
     logger = TensorBoardLogger(folder / LOGS, name=None, version="results", default_hp_metric=False)
@@ -147,19 +149,22 @@ def _to_tensorboard(folder: Path, record: Record, pictures: int | None) -> None:
             image = np.asarray(Image.open(sheet).convert("RGB"))
         logger.experiment.add_image(f"results/{protocol}", image, dataformats="HWC")
     logger.finalize("success")
+    return ""
 
 
-def _to_wandb(folder: Path, record: Record, pictures: int | None) -> None:
+def _to_wandb(folder: Path, record: Record, pictures: int | None) -> str:
     run = _wandb_run(folder)
     try:
         run.summary.update(_scores(record) | {"notes": record.notes, "parameters": record.parameters})
         protocol = _shown(folder)
         rows = MOST_PICTURES if pictures is None else min(pictures, MOST_PICTURES)
         if rows and protocol is not None:
-            run.log({f"results/{protocol}": _wandb_table(folder, protocol, rows)})
+            with _staged(folder):
+                run.log({f"results/{protocol}": _wandb_table(folder, protocol, rows)})
     finally:
         del _open[folder.resolve()]
         run.finish()
+    return f"to send this run to Weights & Biases: wandb sync {Path(run.dir).parent}" if run.offline else ""
 
 
 def _wandb_run(folder: Path) -> Any:
@@ -178,6 +183,20 @@ def _wandb_run(folder: Path) -> Any:
             reinit="create_new",
         )
     return _open[key]
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[None]:
+    """Pictures of a table wait for their upload below the run's folder, not in the user's, unless that is asked for."""
+    name = "WANDB_DATA_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str((folder / "wandb").resolve())
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _wandb_table(folder: Path, protocol: str, rows: int) -> Any:

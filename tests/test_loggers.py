@@ -3,6 +3,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,12 +34,12 @@ def events(folder):
 
 
 def offline(folder):
-    """What an offline run of Weights & Biases holds: its folder, configuration, history and summary."""
+    """What an offline run of Weights & Biases holds: its folder, configuration, history, summary and staged files."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (place,) = (folder / "wandb").glob("offline-run-*")
     (file,) = place.glob("*.wandb")
-    config, history, summary = {}, [], {}
+    config, history, summary, staged = {}, [], {}, {}
     for data in messages(file.read_bytes()):
         record = Record.FromString(data)
         for update in [*record.run.config.update, *record.config.update]:
@@ -47,7 +48,8 @@ def offline(folder):
             history.append({name: value for item in record.history.item for name, value in named(item).items()})
         for update in record.summary.update:
             summary |= named(update)
-    return place, config, history, summary
+        staged |= {content.path: Path(content.local_path) for content in record.artifact.manifest.contents}
+    return place, config, history, summary, staged
 
 
 def named(item):
@@ -73,10 +75,11 @@ def messages(data):
 @pytest.mark.slow
 def test_wandb_has_the_configuration_the_curves_and_a_table(tmp_path, monkeypatch, method):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
     out = tmp_path / "run"
     assert bench(method, *BRIEF, "--logger", "wandb", "--log-pictures", "3", out=out) == 0
     record = load(out / "record.json")
-    place, config, history, summary = offline(out)
+    place, config, history, summary, staged = offline(out)
     assert config["method"] == "colours"
     assert config["hyper"] == {"dim": 16, "margin": 0.5}
     assert config["fingerprint"] == record.fingerprint
@@ -91,8 +94,11 @@ def test_wandb_has_the_configuration_the_curves_and_a_table(tmp_path, monkeypatc
     for row in table["data"]:
         assert ": " in row[1]
         assert len(row[-1].split()) == 5
-        for picture in (row[0], *row[2:7]):
-            assert (place / "files" / picture["path"]).stat().st_size > 0
+    pictures = [path for name, path in staged.items() if name.endswith(".png")]
+    assert 5 < len(pictures) <= 18
+    for path in staged.values():
+        assert path.is_relative_to(out)
+        assert path.stat().st_size > 0
     assert not loggers._open
 
 
