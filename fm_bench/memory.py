@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How much memory a block of code took at most."""
 
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _KIB = 1024
+_forgotten_mb = 0.0  # the highest that ``highest_mb`` has seen before the system was told to forget
 
 
 class Peak:
@@ -40,8 +42,16 @@ def peak_memory() -> Iterator[Peak]:
         peak.above_mb = max(0.0, (highest - held) / _KIB)
 
 
+def highest_mb() -> float:
+    """Highest resident memory of this process in MiB, whatever ``peak_memory`` made the system forget."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes, Linux KiB
+    return round(max(_forgotten_mb, peak / _KIB**2 if sys.platform == "darwin" else peak / _KIB), 1)
+
+
 def _forget() -> None:
     """Sets the highest value to the present one, where that is allowed."""
+    global _forgotten_mb
+    _forgotten_mb = highest_mb()
     try:
         _RESET.write_text("5")
     except OSError:

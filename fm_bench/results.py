@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a run leaves behind: its record, the outcome of every request, and the trained weights."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from fm_bench.evaluation.protocol import Protocol
 from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.compare import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
+from fm_bench.memory import highest_mb
 from fm_bench.methods import METHODS, Method
 from fm_bench.questions import Question, gallery_labels, load_protocol
 from fm_bench.recipe import EXACT
@@ -132,7 +131,7 @@ def make_record(
         parameters=sum(parameter.numel() for parameter in method.parameters()),
         seconds={name: round(value, 3) for name, value in times.items()},
         query_ms=_query_ms(outcomes, seconds),
-        peak_memory_mb=_peak_memory(),
+        peak_memory_mb=highest_mb(),
         hardware=hardware(),
         versions=versions(),
         code=code_version(),
@@ -278,9 +277,3 @@ def _curve(outcome: Outcome) -> dict[str, list[float]]:
     cutoffs = {name: name.removeprefix("accuracy@") for name in outcome.metrics if name.startswith("accuracy@")}
     points = sorted((int(k), outcome.metrics[name].value) for name, k in cutoffs.items() if k.isdigit())
     return {"k": [float(k) for k, _ in points], "accuracy": [value for _, value in points]}
-
-
-def _peak_memory() -> float:
-    """Highest resident memory of this process in MiB (macOS counts bytes, Linux KiB)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fm_bench import memory
-from fm_bench.memory import peak_memory
+from fm_bench.memory import highest_mb, peak_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
 MIB = 2**20
@@ -27,6 +27,15 @@ def test_what_a_block_takes_and_gives_back_is_its_peak():
         touch(100)
     assert 145 < peak.above_mb < 200
     assert peak.total_mb > peak.above_mb
+
+
+@linux
+def test_the_peak_of_the_process_outlives_the_block():
+    touch(600)
+    before = highest_mb()
+    with peak_memory():
+        touch(10)
+    assert highest_mb() >= before > 600
 
 
 @linux
