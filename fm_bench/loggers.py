@@ -154,6 +154,7 @@ def _to_tensorboard(folder: Path, record: Record, pictures: int | None) -> str:
 
 def _to_wandb(folder: Path, record: Record, pictures: int | None) -> str:
     run = _wandb_run(folder)
+    told = f"to send this run to Weights & Biases: wandb sync {Path(run.dir).parent}" if run.offline else ""
     try:
         run.summary.update(_scores(record) | {"notes": record.notes, "parameters": record.parameters})
         protocol = _shown(folder)
@@ -164,7 +165,7 @@ def _to_wandb(folder: Path, record: Record, pictures: int | None) -> str:
     finally:
         del _open[folder.resolve()]
         run.finish()
-    return f"to send this run to Weights & Biases: wandb sync {Path(run.dir).parent}" if run.offline else ""
+    return told
 
 
 def _wandb_run(folder: Path) -> Any:

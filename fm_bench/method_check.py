@@ -17,6 +17,7 @@ from torch import Tensor
 from fm_bench.bench import Bench
 from fm_bench.config import configure
 from fm_bench.data.regions import WHOLE
+from fm_bench.errors import UserError
 from fm_bench.leaderboard.record import Record
 from fm_bench.memory import peak_memory
 from fm_bench.method_trial import Brief, Trial
@@ -98,6 +99,8 @@ def check_method(
 def _guarded(name: str, check: "Check", trial: "Trial") -> Finding:
     try:
         return replace(check(trial), name=name)
+    except UserError as error:
+        return Finding(name, False, str(error))
     except Exception as error:  # of somebody else's code: anything
         said = " ".join(str(error).split()).rstrip(".")
         where = place(error, inspect.getfile(METHODS[trial.config.method]))
