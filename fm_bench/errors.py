@@ -14,6 +14,14 @@ class UserError(Exception):
     The command line prints the message without a traceback and ends with exit status 2.
     """
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """``text`` from elsewhere without what would command a terminal: control characters but line ends show as �."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that does not exist, with the nearest ones that do.

@@ -21,6 +21,7 @@ from fm_bench.data.duplicates import FINGERPRINT, fingerprint
 from fm_bench.data.images import LEFT_OUT, FileSource
 from fm_bench.data.mending import leave_out
 from fm_bench.data.readers.common import OnError, groups
+from fm_bench.errors import printable
 
 NEAR_EMPTY = 5
 """A value with fewer images in a split is reported: a score over them says nothing."""
@@ -181,15 +182,15 @@ def print_report(report: Report, console: Console) -> None:
     table = Table("attribute", "values", "labelled", "missing", "most common", "rarest")
     for name, attribute in report["attributes"].items():
         values = attribute["values"]
-        shown = [f"{escape(value)} ({values[value]:,})" for value in (attribute["most_common"], attribute["rarest"])]
+        shown = [f"{_plain(value)} ({values[value]:,})" for value in (attribute["most_common"], attribute["rarest"])]
         table.add_row(
-            escape(name), str(len(values)), f"{attribute['labelled']:.1%}", f"{attribute['missing']:,}", *shown
+            _plain(name), str(len(values)), f"{attribute['labelled']:.1%}", f"{attribute['missing']:,}", *shown
         )
     console.print(table)
     for note in report["notes"]:
-        console.print(f"· {escape(note)}", highlight=False)
+        console.print(f"· {_plain(note)}", highlight=False)
     for (name, split), count in Counter((entry["attribute"], entry["split"]) for entry in report["near_empty"]).items():
-        console.print(f"· {escape(name)}: {count} values have fewer than {NEAR_EMPTY} {split} images", highlight=False)
+        console.print(f"· {_plain(name)}: {count} values have fewer than {NEAR_EMPTY} {split} images", highlight=False)
     if "problems" in report:
         _print_verdict(report, console)
 
@@ -200,18 +201,23 @@ def _print_verdict(report: Report, console: Console) -> None:
         shown = checks.Finding(**finding)
         style = "red" if shown.level == "problem" else ""
         words = shown.sentence.partition(" ")[2]
-        table.add_row(shown.check, f"{shown.count:,}", escape(words), shown.mended_by, style=style)
+        table.add_row(shown.check, f"{shown.count:,}", _plain(words), shown.mended_by, style=style)
     if report["findings"]:
         console.print(table)
     if fixed := report["fixed"]:
         console.print(
-            f"{fixed['pictures']:,} pictures are listed in {escape(fixed['list'])}: "
+            f"{fixed['pictures']:,} pictures are listed in {_plain(fixed['list'])}: "
             "commands with --data.on_error skip leave them out",
             highlight=False,
         )
     for problem in report["problems"]:
-        console.print(f"[bold red]problem:[/] {escape(problem)}", highlight=False)
+        console.print(f"[bold red]problem:[/] {_plain(problem)}", highlight=False)
     if not report["problems"]:
         unreadable = report["unreadable"]["images"]
         text = f"all but {unreadable:,} of the" if unreadable else "every one of the"
         console.print(f"{text} {report['images']:,} pictures can be read; no problem found", style="green")
+
+
+def _plain(text: str) -> str:
+    """Text from the data, shown as it is: neither markup nor commands to the terminal."""
+    return escape(printable(text))
