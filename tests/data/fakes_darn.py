@@ -12,10 +12,10 @@ import numpy as np
 from fakes import COLOURS, jpeg, picture
 
 SIZES = (20, 13, 55, 7, 28, 11, 26, 8, 17)
-_USED = 3  # values of each attribute that occur
+_USED = (3, 1, 4, 1, 3, 1, 1, 2, 1)  # values of each attribute that occur
 
 
-def write(root: Path, train: int = 120, valid: int = 40, test: int = 60, seed: int = 0) -> Path:
+def write(root: Path, train: int = 120, valid: int = 40, test: int = 80, seed: int = 0) -> Path:
     """Writes pictures to ``root/pic`` and lists to ``root``; returns ``root``."""
     rng = np.random.default_rng(seed)
     (root / "pic").mkdir(parents=True)

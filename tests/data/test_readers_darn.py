@@ -42,8 +42,8 @@ def test_lists_become_splits_and_pairs_become_labels(fake):
     catalog, source, notes, *_ = read(fake)
     assert catalog.schema.names == tuple(ATTRIBUTES)
     assert catalog.schema.sizes == fakes_darn.SIZES
-    assert np.bincount(catalog.split).tolist() == [120, 40, 60]
-    expected = np.full((220, 9), -1)
+    assert np.bincount(catalog.split).tolist() == [120, 40, 80]
+    expected = np.full((240, 9), -1)
     for name, first in (("label_train", 0), ("query_valid", 120), ("candidate_valid", 120), ("query_test", 160)):
         for line in (fake / f"{name}.txt").read_text().splitlines():
             row, *pairs = map(int, line.split())
@@ -58,7 +58,7 @@ def test_lists_become_splits_and_pairs_become_labels(fake):
 
 def test_pictures_that_are_only_asked_about(fake):
     data = read(fake)
-    assert data.queries.tolist() == list(range(160, 220, 5))
+    assert data.queries.tolist() == list(range(160, 240, 5))
     assert (data.catalog.split[data.queries] == Split.TEST).all()
 
 
