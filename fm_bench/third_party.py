@@ -362,9 +362,13 @@ def _followed(path: Path) -> set[Path]:
 
 
 def _imports(path: Path) -> set[str]:
-    """The top names that a file imports."""
+    """The top names that a file imports; none if it is no Python, which whoever imports it will hear of."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return names
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
