@@ -34,6 +34,8 @@ from fm_bench.leaderboard.views import timed
 FIRST = ("train/loss", "val/accuracy@20")
 """Curves that are shown at once; others can be unfolded."""
 GENERATOR = '<meta name="generator" content="fm-bench method page">'
+TOLD = 4
+"""What is wrong with a result, as far as it is told at once."""
 NAMES = {"train/loss": "training loss", "val/accuracy@20": "validation accuracy@20"}
 
 Kept = tuple[Extras, bytes | None]
@@ -176,6 +178,7 @@ class Shots:
     id: str
     run: Record
     protocol: str
+    results: int
     kinds: tuple[tuple[str, tuple[Example, ...]], ...]
     looks: tuple[Look, ...]
     sheet: Sheet | None
@@ -231,6 +234,7 @@ def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: 
         ends=ends,
         number=number,
         code_spans=code_spans,
+        told=TOLD,
     )
     return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
 
@@ -379,5 +383,7 @@ def _shots(name: str, runs: Sequence[Record], kept: Mapping[str, Kept]) -> Shots
                 by_kind.setdefault(example.kind, []).append(example)
             address = Markup("data:image/webp;base64,") + base64.b64encode(content or b"").decode()
             kinds = tuple((kind, tuple(of)) for kind, of in by_kind.items())
-            return Shots(name, run, extras.examples_of, kinds, extras.looks, extras.sheet, address)
+            rates = extras.rates.get(extras.examples_of)
+            results = 0 if rates is None else rates.results
+            return Shots(name, run, extras.examples_of, results, kinds, extras.looks, extras.sheet, address)
     return None

@@ -3,14 +3,15 @@
 
 import random
 import re
-import shutil
+import subprocess
 
 import pytest
 from extras import extras, picture
 from records import everything, make
-from test_site import CHROMIUM, Page, _chromium
+from test_site import Page
+from test_site_browser import BROWSER, WIDTH
 
-from fm_bench.leaderboard.extras import save_extras
+from fm_bench.leaderboard.extras import Result, save_extras
 from fm_bench.leaderboard.learning import Line, chart
 from fm_bench.leaderboard.links import method_page, slug
 from fm_bench.leaderboard.method_pages import build_pages, code_spans, render_pages, stale_pages
@@ -59,7 +60,7 @@ def test_everything_a_run_left_is_on_its_page():
         "12.5 % 62.5 % 50.0 %",
         "fit – – – 75.0 %",  # noqa: RUF001
         "colour red → blue",
-        "1 hit in all that is kept; row 70",
+        "1 hit among the first 10; row 70",
         "colour: red; fit: slim",
         "find alike",
         "The worst requests",
@@ -193,14 +194,34 @@ def test_a_chart_holds_its_points():
     assert "<circle" not in chart([Line("a", "red", long)], "long")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_many_mistakes_are_told_in_part():
+    record = make()
+    result = Result(5, False, tuple(f"a{i}: b" for i in range(7)), None)
+    example = extras(record).examples[0]._replace(found=(result,))
+    kept = {record.fingerprint: (extras(record, examples=(example,)), picture())}
+    text = render_pages([record], kept, HOME)["amnet.html"]
+    assert 'a3: b; <span title="a4: b; a5: b; a6: b">3 more</span>' in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 def test_a_page_says_nothing_on_the_console_and_fits_a_phone(tmp_path):
-    record = make("amnet/no-memory")
-    text = render_pages([record], kept_of(record), HOME)["amnet--no-memory.html"]
-    probe = "document.documentElement.dataset.width = document.documentElement.scrollWidth"
-    driven = text.replace("img-src", "script-src 'unsafe-inline'; img-src")
-    (tmp_path / "page.html").write_text(driven.replace("</body>", f"<script>{probe}</script></body>"))
-    dom, messages = _chromium(tmp_path, "page.html", "--window-size=390,800")
-    assert messages == []
-    assert int(re.search(r'data-width="(\d+)"', dom)[1]) <= 500  # chromium's least width
-    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+    record = make("amnet/no-memory", notes=["w" * 300], data="d" * 80)
+    (tmp_path / "page.html").write_text(render_pages([record], kept_of(record), HOME)["amnet--no-memory.html"])
+    probe = """document.querySelector("iframe").addEventListener("load", (event) => {
+        const page = event.target.contentDocument;
+        page.querySelectorAll("details").forEach((one) => { one.open = true; });
+        const wide = [...page.querySelectorAll("body *")].filter((one) => !one.closest(".scroll, svg") &&
+            one.getBoundingClientRect().right > event.target.contentWindow.innerWidth + 1);
+        document.body.append("WIDE[" + wide.map((one) => one.tagName + "." + one.className).join() + "]");
+    });"""
+    frame = f'<iframe src="page.html" width="{WIDTH}" height="800" style="border:0"></iframe>'
+    (tmp_path / "frame.html").write_text(f"<!DOCTYPE html><body>{frame}<script>{probe}</script></body>")
+    command = [
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr",
+        "--virtual-time-budget=3000", "--dump-dom", f"file://{tmp_path / 'frame.html'}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "WIDE[]" in done.stdout
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
