@@ -170,7 +170,7 @@ class Bench:
                 datamodule.prepare_data()
                 datamodule.setup("fit")
                 method = build_method(self.config, datamodule)
-            _check_index(self.config, method, dataset)
+            check_searchable(self.config, method, dataset)
         stages = self.train(folder, method, datamodule, data_digest, fingerprint)
         with agreed("preparing the requests"), clock("prepare"):
             datamodule.setup("predict")
@@ -350,7 +350,7 @@ def check_folds(config: RunConfig) -> None:
         raise UserError(f"{about[0]} needs {about[1].sizes() or 'the split of the data'}: {verb}.")
 
 
-def _check_index(config: RunConfig, method: Method, dataset: Dataset) -> None:
+def check_searchable(config: RunConfig, method: Method, dataset: Dataset) -> None:
     """Raises UserError, before any training, if the gallery cannot be searched with the index of the run."""
     if config.evaluation.index != EXACT:
         dim = embedding_dim(method, config.image_size, "queries")

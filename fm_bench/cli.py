@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     command = new_command(commands, "evaluate", _evaluate, "judge a trained run again, by any protocol")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
     command.add_argument("--protocol", required=True, help="see `fm-bench list protocols`")
+    command.add_argument("--index", help="what the gallery is searched with (default: as the run did)")
 
     command = new_command(commands, "explain", _explain, "a picture of requests and of what the run found for them")
     command.add_argument("run_dir", type=Path, metavar="DIR", help="the run's folder")
@@ -146,7 +147,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fm_bench.finished import reevaluate
     from fm_bench.leaderboard.table import print_report
 
-    written = reevaluate(options.run_dir, options.protocol, Console(stderr=True))
+    written = reevaluate(options.run_dir, options.protocol, Console(stderr=True), options.index)
     if written is None:  # another process of the run has written it
         return 0
     report, path = written

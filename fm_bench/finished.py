@@ -2,13 +2,14 @@
 """Finished runs: what a folder of ``fm-bench bench`` was made of, and how its method does by another protocol."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
-from fm_bench.bench import CONFIG, Bench, Clock, data_module, digest_of, judge
+from fm_bench.bench import CONFIG, Bench, Clock, check_searchable, data_module, digest_of, judge
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.errors import UserError
@@ -19,6 +20,7 @@ from fm_bench.launch import join, placed
 from fm_bench.leaderboard import record as record_file
 from fm_bench.processes import agreed, is_rank_zero, together
 from fm_bench.questions import alike, ask_all, check_protocols, load_protocol, sample_of
+from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, load_model
 
 
@@ -43,19 +45,21 @@ def load_run(folder: Path) -> FinishedRun:
     return FinishedRun(config, stored["fingerprint"], dataset)
 
 
-def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, Path] | None:
+def reevaluate(folder: Path, protocol: str, console: Console, index: str | None = None) -> tuple[Report, Path] | None:
     """Judges a trained run by any protocol; embeddings that are there already are used again.
 
     Args:
         folder: of a finished run.
         protocol: name of the protocol.
         console: where progress is shown.
+        index: what the gallery is searched with, see ``fm_bench.retrieval.openers``; None for the run's own.
 
     Returns:
         The report, and the JSON file below ``folder`` that holds it; None on the processes that do not write it.
 
     Raises:
-        UserError: if the folder holds no finished run, or the protocol or its requests do not exist.
+        UserError: if the folder holds no finished run, the protocol or its requests do not exist, or the gallery cannot
+            be searched with the index.
     """
     if load_protocol(protocol).kind != "retrieval":
         raise UserError(
@@ -68,7 +72,7 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             f"{protocol!r} is about other pictures than {folder} was trained on: add "
             f"--evaluation.protocols '[\"{protocol}\"]' to the command of a run."
         )
-    judged = replace(run.config.evaluation, protocols=[protocol], also=[])
+    judged = replace(run.config.evaluation, protocols=[protocol], also=[], index=index or run.config.evaluation.index)
     config = replace(run.config, evaluation=judged, trainer=placed(run.config.trainer))
     join(config.trainer)
     with together():
@@ -78,11 +82,13 @@ def reevaluate(folder: Path, protocol: str, console: Console) -> tuple[Report, P
             datamodule.setup("predict")
             asked, _ = ask_all(run.dataset, datamodule.gallery_rows, judged)
             method = load_model(folder / MODEL, config.method)
+            check_searchable(config, method, run.dataset)
         vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())
         with agreed("judging"):
             searching = Searching(judged.index, vectors["gallery"])
             report = judge(method, vectors, datamodule, asked, searching)[protocol]
-        out = folder / "evaluations" / f"{protocol}.json"
+        searched = "" if judged.index == EXACT else "-" + re.sub(r"[^\w.=]+", "_", judged.index_name)
+        out = folder / "evaluations" / f"{protocol}{searched}.json"
         with agreed("writing the report"):
             if not is_rank_zero():
                 return None

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Approximate search through the command line, as users run it."""
 
+import json
 from dataclasses import replace
 
 from commands import bench
 
 from fm_bench.bench import Bench
+from fm_bench.cli import main
 from fm_bench.config import RunConfig, configure
 from fm_bench.leaderboard.record import load
 from fm_bench.leaderboard.rows import key_of, tables
@@ -16,7 +18,16 @@ def test_an_approximate_run_says_so_everywhere(tmp_path):
     asked = ["random", "--evaluation.protocols", "[search]", "--evaluation.also", "[]"]
     assert bench(*asked, out=tmp_path / "exact") == 0
     assert bench(*asked, "--index", "IVF16,Flat", out=tmp_path / "approximate") == 0
+    judged = ["evaluate", str(tmp_path / "exact"), "--protocol", "search", "--index"]
+    assert main([*judged, "IVF16,Flat"]) == 0
+    assert main([*judged, "IVF1000,Flat"]) == 2
+    assert main([*judged, "exact"]) == 0
+    reports = {path.name: json.loads(path.read_text()) for path in (tmp_path / "exact" / "evaluations").iterdir()}
+    assert set(reports) == {"search.json", "search-IVF16_Flat.json"}
+    again = reports["search-IVF16_Flat.json"]
     exact, found = (load(tmp_path / name / "record.json") for name in ("exact", "approximate"))
+    assert again["metrics"]["accuracy@20"]["value"] == found.metrics["search"]["accuracy@20"]["value"]
+    assert again["search"]["index"] == "IVF16,Flat"
     assert exact.index == "exact"
     assert "protocols" not in exact.search
     assert found.index == "IVF16,Flat"

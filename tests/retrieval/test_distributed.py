@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Any number of processes finds, counts and reports bit for bit what one does."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import ranks
@@ -11,6 +13,7 @@ from fm_bench.evaluation import Protocol, evaluate
 from fm_bench.processes import world
 from fm_bench.retrieval import ExactIndex, basis, reduced
 from fm_bench.retrieval.distributed import DistributedIndex
+from fm_bench.retrieval.openers import opener
 
 PROTOCOL = Protocol("x", 1, k=(1, 5), success=(5,), ndcg=(5,), mrr=(30,), sweep=(0.2, 0.5, 1))
 N, R, A = 62, 100, 3  # cut into 31 + 31 and 20 + 21 + 21 images
@@ -31,7 +34,7 @@ def vectors(kind, images):
     return gallery.astype(np.float32), queries.astype(np.float32)
 
 
-def report(searcher, kind, images):
+def report(searcher, kind, images, protocol=PROTOCOL):
     """Everything that is told of an evaluation, as plain values."""
     rng = np.random.default_rng(1)
     gallery, queries = vectors(kind, images)
@@ -41,7 +44,7 @@ def report(searcher, kind, images):
     found = evaluate(
         gallery,
         queries,
-        protocol=PROTOCOL if images >= N else Protocol("few", 1, k=(1,), ndcg=(1,), mrr=(30,)),
+        protocol=protocol if images >= N else Protocol("few", 1, k=(1,), ndcg=(1,), mrr=(30,)),
         targets=targets,
         gallery_labels=labels,
         exclude=own,
@@ -100,3 +103,22 @@ def test_any_number_of_processes_reports_what_one_does(tmp_path):
             assert reports == expected, f"process {rank} of {size}"
             failed = "" if rank == size - 1 else f"opening the gallery failed on process {size - 1}: "
             assert error.startswith(failed + nan.format({3: 21, 2: 31, 1: 62}[size]))
+
+
+def asked_at_rank_zero(rank):
+    """An approximate index lives on the first process, and all are told what it finds; so with what goes wrong."""
+    opened = opener("IVF4,Flat;nprobe=4")
+    unswept = dataclasses.replace(PROTOCOL, sweep=())
+    said = [report(opened, *case, unswept) for case in CASES[:2]]
+    with pytest.raises(UserError) as error:
+        opened(spoiled(), keys=np.arange(N), seed=0)
+    return said, str(error.value), [opened(vectors("plain", N)[0], keys=np.arange(N), seed=0).own is not None]
+
+
+def test_an_approximate_index_is_asked_by_all_processes_together(tmp_path):
+    pytest.importorskip("faiss")
+    (first, error, has), (second, other, has_not) = ranks.run(asked_at_rank_zero, 2, tmp_path)
+    assert (has, has_not) == ([True], [False])
+    assert first == second
+    assert error.startswith("1 of 62 gallery embeddings hold NaN")
+    assert other.startswith("building the index failed on process 0: 1 of 62")
