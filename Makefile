@@ -41,7 +41,7 @@ format: setup ## let ruff rewrite the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-leaderboard: setup ## rebuild leaderboards/index.html and the README's table from leaderboards/records
+leaderboard: setup ## rebuild all pages in leaderboards/ and the README's tables from leaderboards/records
 	@$(BIN)/fm-bench leaderboard build --readme README.md
 
 check: setup ## fail if the published page or table is not what the records say
