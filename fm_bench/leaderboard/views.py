@@ -17,7 +17,7 @@ from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.groups import Rank, ranks
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware
-from fm_bench.leaderboard.shown import ABOUT, TIMES, is_lower, unit, words
+from fm_bench.leaderboard.shown import ABOUT, TIMES, is_lower, like, unit, words
 
 LOOKED_AT = Axes("Top-k accuracy", "k (images looked at)", "accuracy@k")
 IMAGES = Axes("Accuracy in growing galleries", "gallery (images)", "accuracy@20")
@@ -197,7 +197,7 @@ def _curves(table: Table, notes: Mapping[str, int]) -> Figure | None:
 
 def _scatter(table: Table, notes: Mapping[str, int], times: Mapping[str, Row]) -> Figure | None:
     """What the table is ranked by over the time of a query, where two or more methods have both."""
-    if table.key.protocol in _NO_SCATTER or unit(table.headline):
+    if like(table.key.protocol) in _NO_SCATTER or unit(table.headline):
         return None
     x, said = "milliseconds from a query's picture to its ranked list", "mean over a batch of queries"
     marks = _timed_marks(table, notes, {row.label: row.mean("query_ms") for row in table.rows})

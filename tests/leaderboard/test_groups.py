@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from records import make, outcomes, run
 
+from fm_bench.leaderboard import groups
 from fm_bench.leaderboard.groups import ranks
 from fm_bench.leaderboard.rows import tables
 
@@ -95,6 +96,15 @@ def test_times_rank_lower_first_and_only_on_one_machine(tmp_path, machines):
 def test_a_new_row_leaves_the_numbers_of_the_others_alone(tmp_path):
     runs = made(tmp_path, {"a": 0.7, "b": 0.6, "c": 0.5})
     assert standing(runs[:2])["b"].first == standing(runs)["b"].first == 2
+
+
+def test_ranks_are_found_once_until_the_results_change(tmp_path, monkeypatch):
+    runs = made(tmp_path, {"a": 0.7, "b": 0.5})
+    first = standing(runs)
+    monkeypatch.setattr(groups, "sample", None)  # a second draw would fail
+    assert standing(runs) == first
+    runs[1].path.unlink()
+    assert standing(runs) == {"a": None, "b": None}
 
 
 def test_folds_are_ranked_by_the_test_over_folds():
