@@ -23,6 +23,7 @@ VALIDATION = 0.05
 
 _Split = Literal["own", "drawn", "folds"]
 _SHRUNK = 0.5  # of the pictures there are, what is held out at most where sizes shrink
+_ANOTHER = "this is not the task of the paper"
 _CHUNKS = 10  # of a cross-validation
 
 
@@ -153,7 +154,7 @@ class _Whose(NamedTuple):
 
     def shrunk(self, sample: Sample, gallery: int, queries: int | None) -> str:
         asking = "" if queries is None else f" and {queries:,} queries"
-        return f"shrunk: {gallery:,} images{asking} instead of {sample.sizes()}; this is not the task of the paper"
+        return f"shrunk: {gallery:,} images{asking} instead of {sample.sizes()}; {_ANOTHER}"
 
 
 # ------------------------------------------------------------------------------------------------- attributes
@@ -218,7 +219,8 @@ def _counted(dataset: Dataset, sample: Sample, whose: _Whose, room: Room | None)
     if not whole and room is None:
         raise whose.lacks(sample, found)
     if room is not None and (not whole or len(gallery) > (room.gallery or len(gallery))):
-        return _noted(dataset, f"shrunk: of {found}, a part is used; this is not the task of the paper")
+        told = f", and not {sample.sizes()}" if not whole else ""
+        return _noted(dataset, f"shrunk: of {found}{told}, a run has no more than it has room for; {_ANOTHER}")
     return dataset._replace(searched=gallery)
 
 
