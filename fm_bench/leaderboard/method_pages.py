@@ -354,7 +354,10 @@ def _stages(
 ) -> tuple[Stage, ...]:
     extras = {run.fingerprint: kept[run.fingerprint][0] for run in runs}
     every = dict.fromkeys(
-        stage for run in runs for stage in [*run.config.get("stages", {}), *extras[run.fingerprint].curves]
+        stage
+        for run in runs
+        for of in [extras[run.fingerprint]]
+        for stage in [*run.config.get("stages", {}), *of.without_curves, *of.curves]
     )
     stages = []
     for stage in every:
