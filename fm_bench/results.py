@@ -195,7 +195,8 @@ def load_found(folder: Path, protocol: str, dataset: Dataset) -> Found:
         hits = catalog.item[rows] == catalog.item[requests.query][:, None]
     else:
         target = requests.target[:, None]
-        hits = ((labels == target) | (target == MISSING)).all(axis=2)
+        anything = (target == MISSING) & (asked.missing == "query_labelled")
+        hits = ((labels == target) | anything).all(axis=2)
     present = rows >= 0
     before = gallery_labels(dataset, requests.query, asked)
     return Found(requests, rows, hits & present, np.where(present[..., None], labels, MISSING), before)
