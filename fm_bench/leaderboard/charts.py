@@ -7,7 +7,7 @@ Coordinates are rounded to a tenth of a pixel: the same numbers give the same by
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -123,13 +123,15 @@ class _Frame:
             room = 0.06 * (self._high - self._low) + 0.1
             self._low, self._high = self._low - room, self._high + room
             self._right = _WIDE
-            self._ticks = [tick for tick in _round_numbers() if self._low <= math.log(tick) <= self._high]
+            self._ticks = _ticks(math.exp(self._low), math.exp(self._high))
         self._bottom, self._top = 0.0, _ceiling(max(max(mark.y) for mark in marks))
         if self._right == _WIDE:  # points that lie close together are looked at closely
             ends = [end for mark in marks for end in (mark.y[0], mark.low, mark.high) if end is not None]
             step = _ceiling((max(ends) - min(ends)) / 4)
             self._bottom = step * math.floor(min(ends) / step)
             self._top = self._bottom + 5 * step
+            if self._top > 1:  # there are no shares above
+                self._bottom, self._top = max(0.0, 1 - 5 * step), 1.0
 
     def x(self, value: float) -> float:
         """The pixel of ``value`` on the x axis."""
@@ -232,9 +234,14 @@ def _thinned(ticks: Sequence[float]) -> list[float]:
     return kept
 
 
-def _round_numbers() -> Iterator[float]:
-    """0.001, 0.002, 0.005, 0.01, … 500,000."""
-    return (digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5))
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between ``low`` and ``high``: at least three, unless they lie very close."""
+    found: list[float] = []
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
+        found = [tick for power in range(-3, 6) for digit in digits if low <= (tick := digit * 10.0**power) <= high]
+        if len(found) > 2:
+            break
+    return found
 
 
 def _ceiling(value: float) -> float:

@@ -79,3 +79,13 @@ def test_variants_among_many_are_thin_and_named_when_pointed_at():
 def test_one_point_and_equal_points_are_drawn():
     assert "nan" not in scatter([Mark("a", [3], [0.5]), Mark("b", [3], [0.5])], AXES)
     assert "nan" not in lines([Mark("a", [1, 5], [0.0, 0.0])], AXES)
+
+
+def test_points_that_lie_close_together_are_looked_at_closely():
+    marks = [Mark("a", [9.3], [0.91], low=0.90, high=0.92), Mark("b", [11.0], [0.95], low=0.94, high=0.96)]
+    ticks = [text for text in texts(scatter(marks, AXES)) if re.fullmatch(r"[\d.]+", text or "")]
+    values, times = [float(t) for t in ticks[:6]], [float(t) for t in ticks[6:]]
+    assert values[0] > 0.8
+    assert values[-1] <= 1
+    assert len(times) > 2
+    assert all(8 < time < 13 for time in times)
