@@ -72,6 +72,23 @@ def test_mining(tmp_path: Path) -> None:
     assert ratios(rows, "ratio to the first")[0] == 1
 
 
+def test_preparation(tmp_path: Path) -> None:
+    sizes = ["--photos", "120", "--side", "32", "--rows", "2000", "--profile", "smoke", "--rounds", "1"]
+    first, later, large = run("preparation", sizes, tmp_path)
+    assert [row["what"] for row in first] == [
+        "Pillow alone",
+        "OpenCV alone",
+        "prepared",
+        "prepared, with digests",
+    ]
+    assert ratios(first, "to Pillow")[0] == ratios(first, "to OpenCV")[1] == 1
+    seconds = ratios(later, "seconds")
+    assert seconds == sorted(seconds)
+    assert later[-1]["until"] == "first batch"
+    assert large[0]["count"] == 2000
+    assert large[-1]["seconds"] == pytest.approx(sum(row["seconds"] for row in large[:-1]))
+
+
 def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script("training"), "CASES", (("amnet", "attributes"),))
     arguments = ["--profile", "smoke", "--batches", "1", "--images", "40", "--rounds", "1"]
