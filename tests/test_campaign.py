@@ -3,12 +3,13 @@
 
 import dataclasses
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 from fm_bench import recipe
-from fm_bench.campaign import Ended, Job, TimeLeft, every_method, in_a_process, options_of, run_all
+from fm_bench.campaign import Ended, Job, TimeLeft, _places, every_method, in_a_process, options_of, run_all
 from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.errors import UserError
@@ -39,10 +40,8 @@ class Runner:
         save(self.record(command), self.places[command])
         return None
 
-    @property
+    @cached_property
     def places(self) -> dict[tuple[str, ...], Path]:
-        from fm_bench.campaign import _places
-
         places = _places(self.jobs, self.runs)
         return {job.command: places[job.name][0] for job in self.jobs}
 
