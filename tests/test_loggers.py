@@ -125,7 +125,7 @@ def test_a_logger_that_fails_loses_no_run(tmp_path, monkeypatch, method, capsys)
     out = tmp_path / "run"
     assert bench(method, *BRIEF, out=out) == 0
     assert load(out / "record.json").metrics
-    told = [line for line in capsys.readouterr().err.splitlines() if "logger" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("the logger")]
     assert told == ["the logger 'csv' failed (the disk is full): the run goes on without it."]
 
 
