@@ -179,9 +179,10 @@ def test_a_finished_run_is_given_a_page(folder, capsys):
     image = Image.open(io.BytesIO(sheet))
     assert image.size == (extras.sheet.columns * extras.sheet.width, extras.sheet.rows * extras.sheet.height)
     run = load_run(folder)
-    shown = np.asarray(image.convert("RGB"))[: extras.sheet.height, : extras.sheet.width]
-    asked = run.dataset.source.read(run.dataset.catalog.image[extras.examples[0].row], shown.shape[:2])
-    assert extras.examples[0].cell == 0
+    height, width = extras.sheet.height, extras.sheet.width
+    row, column = divmod(extras.examples[0].cell, extras.sheet.columns)
+    shown = np.asarray(image.convert("RGB"))[row * height :, column * width :][:height, :width]
+    asked = run.dataset.source.read(run.dataset.catalog.image[extras.examples[0].row], (height, width))
     assert np.abs(shown.astype(int) - asked).mean() < 12  # what is lossy is still that picture
 
 

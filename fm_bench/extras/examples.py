@@ -53,9 +53,8 @@ def choose(found: Found, each: int = EACH) -> list[tuple[str, int]]:
 def example(found: Found, kind: str, at: int, same_item: bool, pictures: Pictures | None, drawn: Drawn) -> Example:
     """The request at ``at`` with its first results; ``same_item`` says that only the very item is a hit."""
     query = int(found.requests.query[at])
-    results = [
-        _result(found, at, rank, same_item, pictures) for rank in range(SHOWN) if found.rows[at, rank : rank + 1] >= 0
-    ]
+    ranks = [rank for rank, row in enumerate(found.rows[at, :SHOWN].tolist()) if row >= 0]
+    results = tuple(_result(found, at, rank, same_item, pictures) for rank in ranks)
     return Example(
         kind,
         at,
@@ -64,7 +63,7 @@ def example(found: Found, kind: str, at: int, same_item: bool, pictures: Picture
         int(found.hits[at].sum()),
         None if pictures is None else pictures.of(query),
         *drawn,
-        tuple(results),
+        results,
     )
 
 

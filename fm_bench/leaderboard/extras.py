@@ -299,9 +299,8 @@ def _rates(requests: Any, results: Any, total: Any, by_attribute: Any) -> Rates:
     parts = {
         attribute: {name: _number(value) for name, value in part.items()} for attribute, part in by_attribute.items()
     }
-    for part in (estimates, *parts.values()):
-        if not part.keys() <= set(RATES):
-            raise ValueError(f"rates are {', '.join(RATES)}")
+    if not set(estimates).union(*parts.values()) <= set(RATES):
+        raise ValueError(f"rates are {', '.join(RATES)}")
     return Rates(_count(requests), _count(results), estimates, parts)
 
 
@@ -312,14 +311,15 @@ def _example(
         raise ValueError("an example is typical or worst")
     asked = tuple(Wish(*(_text(wish[name]) for name in Wish._fields)) for wish in wishes)
     results = tuple(_result(**result) for result in found)
-    cells = (None if at is None else _count(at) for at in (cell, prototype, truth))
-    return Example(kind, _count(request), _count(row), asked, _count(hits), *cells, results)
+    return Example(
+        kind, _count(request), _count(row), asked, _count(hits), _cell(cell), _cell(prototype), _cell(truth), results
+    )
 
 
 def _result(row: Any, hit: Any, wrong: Any, cell: Any) -> Result:
     if not isinstance(hit, bool):
         raise ValueError("a result is a hit or not")
-    return Result(_count(row), hit, _texts(wrong), None if cell is None else _count(cell))
+    return Result(_count(row), hit, _texts(wrong), _cell(cell))
 
 
 def _look(row: Any, cell: Any, maps: Any) -> Look:
@@ -329,6 +329,10 @@ def _look(row: Any, cell: Any, maps: Any) -> Look:
 
 def _sheet(digest: Any, columns: Any, rows: Any, width: Any, height: Any) -> Sheet:
     return Sheet(_text(digest), *(max(1, _count(number)) for number in (columns, rows, width, height)))
+
+
+def _cell(value: Any) -> int | None:
+    return None if value is None else _count(value)
 
 
 def _text(value: Any) -> str:
