@@ -9,6 +9,8 @@ import pytest
 from records import everything, make, outcomes, run
 
 from fm_bench.errors import UserError
+from fm_bench.leaderboard import site
+from fm_bench.leaderboard.charts import COLOURS
 from fm_bench.leaderboard.claims import judge
 from fm_bench.leaderboard.record import save
 from fm_bench.leaderboard.site import build, build_page, is_stale, refresh_page, render
@@ -237,3 +239,35 @@ def test_build_keeps_the_good_records_and_names_the_damaged(tmp_path, caplog):
         build(tmp_path / "none", page)
     with pytest.raises(UserError, match="could not be written"):
         build(tmp_path / "runs", tmp_path / "runs" / "d" / "record.json" / "page.html")
+
+
+def test_pictures_and_tables_need_no_script_and_filters_wait_for_it():
+    text = render(everything((0, 1)))
+    without = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert without.count('<svg class="chart"') == 6  # curves and latency of three protocols
+    assert without.count('<div class="tools" hidden>') == 3
+
+
+def test_text_stands_out_from_its_background_in_light_and_dark():
+    css = Path(site.__file__).with_name("templates").joinpath("page.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([\w]+): (#[0-9a-f]+);", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)
+    )
+    assert light.keys() == dark.keys()
+    for theme in (light, dark):
+        for name in ("ink", "muted", "accent", "good", "bad", "warn", *(f"s{i}" for i in range(COLOURS))):
+            for ground in ("bg", "soft"):
+                assert _contrast(theme[name], theme[ground]) >= 4.5, (name, ground)
+
+
+def _contrast(a, b):
+    """Contrast ratio of two colours (WCAG 2.2, 1.4.3)."""
+
+    def luminance(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
