@@ -174,7 +174,7 @@ class Bench:
         stages = self.train(folder, method, datamodule, data_digest, fingerprint)
         with agreed("preparing the requests"), clock("prepare"):
             datamodule.setup("predict")
-            asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation)
+            asked, notes = ask_all(dataset, datamodule.gallery_rows, self.config.evaluation, datamodule.readable)
         if not method.answers_regions:
             for name in [name for name, question in asked.items() if question.protocol.regions]:
                 del asked[name]
@@ -403,7 +403,7 @@ def prepare(config: RunConfig, console: Console) -> str:
     datamodule = data_module(config, dataset)
     datamodule.prepare_data()
     datamodule.setup("predict")
-    asked, _ = ask_all(dataset, datamodule.gallery_rows, config.evaluation)
+    asked, _ = ask_all(dataset, datamodule.gallery_rows, config.evaluation, datamodule.readable)
     for question in asked.values():  # street photos are asked about and not searched
         datamodule.query_dataloader(question.requests, regions=question.protocol.regions)
     height, width = config.image_size

@@ -80,7 +80,7 @@ def reevaluate(folder: Path, protocol: str, console: Console, index: str | None 
             check_protocols(judged, run.dataset)
             datamodule = data_module(config, run.dataset)
             datamodule.setup("predict")
-            asked, _ = ask_all(run.dataset, datamodule.gallery_rows, judged)
+            asked, _ = ask_all(run.dataset, datamodule.gallery_rows, judged, datamodule.readable)
             method = load_model(folder / MODEL, config.method)
             check_searchable(config, method, run.dataset)
         vectors = Bench(config, console=console)._embed(folder, run.fingerprint, method, datamodule, asked, Clock())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a run is asked: the requests of every protocol, mined before training if only to see that there are some."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -197,23 +197,39 @@ def wishes(
 
 
 def ask_all(
-    dataset: Dataset, gallery: NDArray[np.int64], config: EvaluationConfig
+    dataset: Dataset,
+    gallery: NDArray[np.int64],
+    config: EvaluationConfig,
+    readable: Callable[[Requests], Requests] | None = None,
 ) -> tuple[dict[str, Question], list[str]]:
-    """The requests of every protocol, and a sentence for each protocol that the data cannot answer.
+    """The requests of every protocol, and a sentence for each protocol that the data cannot answer, or only partly.
+
+    Args:
+        dataset: whose test split is asked about.
+        gallery: ``(N,)`` catalogue rows that are searched.
+        config: what is asked.
+        readable: leaves requests out whose pictures cannot be read.
 
     Raises:
         UserError: if there are protocols that search, and none of them has a feasible request.
     """
     asked: dict[str, Question] = {}
     problems: dict[str, str] = {}
+    told: list[str] = []
     for protocol in _fitting(config, len(gallery)):
         try:
-            asked[protocol.name] = Question(protocol, ask(dataset, gallery, protocol, limit_of(config, protocol)))
+            requests = ask(dataset, gallery, protocol, limit_of(config, protocol))
         except UserError as error:
             problems[protocol.name] = f"{protocol.name}: {error}"
+            continue
+        kept = requests if readable is None else readable(requests)
+        if len(kept) < len(requests):
+            told.append(f"{protocol.name}: {len(requests) - len(kept):,} requests are on unreadable pictures.")
+        if len(kept):
+            asked[protocol.name] = Question(protocol, kept)
     if problems and not asked:
         raise UserError(next(iter(problems.values())))
-    told = [problem for name, problem in problems.items() if name in config.protocols]
+    told = [problem for name, problem in problems.items() if name in config.protocols] + told
     if dataset.searched is not None and len(gallery) < len(dataset.searched):
         told.append(f"{len(dataset.searched) - len(gallery):,} images are unreadable and not searched.")
     return asked, told

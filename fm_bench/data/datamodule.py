@@ -343,6 +343,14 @@ class FashionDataModule(L.LightningDataModule):
             )
         return self._queries(asked.select(place), requests, parts)
 
+    def readable(self, requests: Requests) -> Requests:
+        """Those of ``requests`` whose pictures can be read; all, where an unreadable picture is an error anyway."""
+        place = exclusions(requests, self._predict().rows)
+        if self._options["on_error"] == "fail" or (place >= 0).all():
+            return requests
+        asked = self._cached(np.unique(requests.query), "query")
+        return requests.select(np.flatnonzero(np.isin(requests.query, asked.rows)))
+
     @property
     def regions(self) -> Regions:
         """What is known of parts of garments. Raises UserError if nothing is."""

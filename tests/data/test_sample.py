@@ -14,6 +14,8 @@ from fm_bench.data.folds import folded
 from fm_bench.data.requests import mine
 from fm_bench.data.sample import Room, Sample, most_frequent, role, sampled, select
 from fm_bench.errors import UserError
+from fm_bench.questions import ask_all
+from fm_bench.recipe import EvaluationConfig
 
 DRAWN = Sample(("x",), split="drawn", gallery=60, queries=20)
 
@@ -186,6 +188,23 @@ def test_what_asks_is_not_searched_and_folds_forget_it(tmp_path):
     fold = folded(data, 0)
     assert fold.queries is None
     assert fold.requests is None
+
+
+def test_requests_on_unreadable_pictures_are_left_out_and_told(tmp_path):
+    whole = dataset((30, 10, 40))
+    test = whole.catalog.rows(Split.TEST)
+    lost = int(whole.catalog.image[test[3]])
+    data = dataset((30, 10, 40), unreadable=(lost,))._replace(queries=test[:10], searched=test[10:])
+    module = FashionDataModule(data, image_size=(8, 8), batch_size=4, cache=tmp_path, on_error="skip")
+    module.setup("predict")
+    config = EvaluationConfig(protocols=["fsn_s100k_1"], shrink=True)
+    every, _ = ask_all(data, module.gallery_rows, config)
+    kept, told = ask_all(data, module.gallery_rows, config, module.readable)
+    before, after = every["fsn_s100k_1"].requests, kept["fsn_s100k_1"].requests
+    assert np.isin(test[3], before.query)
+    assert np.array_equal(after.query, before.query[before.query != test[3]])
+    assert told == [f"fsn_s100k_1: {(before.query == test[3]).sum()} requests are on unreadable pictures."]
+    assert sum(len(batch.index) for batch in module.query_dataloader(after)) == len(after)
 
 
 @pytest.mark.parametrize(
