@@ -40,11 +40,11 @@ from fm_bench.processes import agreed, gather, is_rank_zero, together
 from fm_bench.questions import (
     Question,
     ask_all,
+    check_folds,
     check_protocols,
     gallery_labels,
     gallery_size,
     load_protocol,
-    sample_of,
     wishes,
 )
 from fm_bench.recipe import EXACT
@@ -162,7 +162,7 @@ class Bench:
             if is_rank_zero():
                 _claim(folder, fingerprint, self.config)
             self._introduce(dataset)
-            check_folds(self.config)
+            check_folds(self.config.evaluation.protocols, self.config.data_names, self.config.fold is not None)
             check_protocols(self.config.evaluation, dataset)
             refused = refusals(self.config, dataset)
             with clock("prepare"):
@@ -340,14 +340,6 @@ def judge(
             searcher=searching.opener(name, len(requests)),
         )
     return reports
-
-
-def check_folds(config: RunConfig) -> None:
-    """Raises UserError if a protocol of the run is of a cross-validation and the run is not, or the other way round."""
-    about = sample_of(config.evaluation.protocols, config.data_names)
-    if about is not None and (about[1].split == "folds") != (config.fold is not None):
-        verb = "leave --folds out" if config.fold is not None else "add --folds 5"
-        raise UserError(f"{about[0]} needs {about[1].sizes() or 'the split of the data'}: {verb}.")
 
 
 def check_searchable(config: RunConfig, method: Method, dataset: Dataset) -> None:

@@ -61,6 +61,14 @@ def sample_of(protocols: Sequence[str], data: Sequence[str]) -> tuple[str, Sampl
     return None if sample is None else (first, sample)
 
 
+def check_folds(protocols: Sequence[str], data: Sequence[str], cross_validated: bool) -> None:
+    """Raises UserError if a protocol of the run is of a cross-validation and the run is not, or the other way round."""
+    about = sample_of(protocols, data)
+    if about is not None and (about[1].split == "folds") != cross_validated:
+        advice = "leave --folds out" if cross_validated else "add --folds 5"
+        raise UserError(f"{about[0]} needs {about[1].sizes() or 'the split of the data'}: {advice}.")
+
+
 def alike(protocol: str, sample: Sample | None, data: Sequence[str]) -> bool:
     """Whether ``protocol`` is about the pictures of ``sample``."""
     try:
