@@ -171,9 +171,7 @@ def _receive(opened: _Opened, partial: Path, remote: Remote, console: Console) -
     if total is not None and total - opened.start > shutil.disk_usage(partial.parent).free:
         raise UserError(f"{remote.url} has {total / 1e9:.1f} GB, which {partial.parent} has no room for: make room.")
     received = opened.start
-    with partial.open("r+b" if opened.start else "wb") as file, _progress(partial, total, console) as advance:
-        file.seek(opened.start)
-        file.truncate()
+    with partial.open("ab" if opened.start else "wb") as file, _progress(partial, total, console) as advance:
         advance(received)
         while block := opened.body.read(_BLOCK):
             received += len(block)

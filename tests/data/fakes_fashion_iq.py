@@ -52,7 +52,7 @@ def write(root: Path, train: int = 40, val: int = 20, test: int = 20, *, test_ta
 def _tags(rng: np.random.Generator, colour: str, number: int) -> list[list[str]]:
     pattern, length = PATTERNS[rng.integers(3)], LENGTHS[rng.integers(2)]
     patterns = [pattern, "dotted"] if number % 10 == 4 else [] if number % 10 == 6 else [pattern]
-    return [["noise", colour], patterns, [colour], [length]]
+    return [[f"noise {number % 2}"], patterns, [colour], [length]]
 
 
 def _captions(asins: list[str], *, with_target: bool) -> list[dict[str, object]]:
