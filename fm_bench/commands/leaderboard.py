@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--replace", action="store_true", help="in the place of a filed record of the same run")
     command = new_command(actions, "extras", _extras, "prepare what the method's page shows of finished runs")
     command.add_argument("run_dirs", type=Path, metavar="DIR", nargs="+", help="folders of runs")
+    command.add_argument("--records", type=Path, help="file it beside the records in this folder, too")
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -87,7 +88,10 @@ def _add(options: argparse.Namespace) -> int:
 
 def _extras(options: argparse.Namespace) -> int:
     from fm_bench.extras.collect import prepare
+    from fm_bench.leaderboard.extras import file_extras
 
     for run in options.run_dirs:
         print(prepare(run))
+        for path in file_extras(run, options.records) if options.records else ():
+            print(path)
     return 0

@@ -9,7 +9,16 @@ from extras import extras, picture
 from records import make
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.extras import Extras, add_extras, check_extras, extras_file, load_extras, save_extras
+from fm_bench.leaderboard.extras import (
+    Extras,
+    add_extras,
+    check_extras,
+    extras_file,
+    file_extras,
+    load_extras,
+    remove_extras,
+    save_extras,
+)
 from fm_bench.leaderboard.record import find, load_all, save
 
 
@@ -41,6 +50,18 @@ def test_a_run_without_extras_is_filed_without(tmp_path):
     assert add_extras(tmp_path / "run", tmp_path / "records" / "amnet.json") == []
     assert load_extras(tmp_path / "records" / "amnet.json") is None
     assert check_extras(tmp_path / "records") == []
+
+
+def test_they_are_filed_beside_a_record_that_stays_as_it_is(filed, tmp_path):
+    save(make(seed=1), tmp_path / "other" / "record.json")
+    with pytest.raises(UserError, match="no record of the run"):
+        file_extras(tmp_path / "other", filed.parent)
+    remove_extras(filed)
+    assert load_extras(filed) is None
+    before = filed.read_bytes()
+    assert len(file_extras(tmp_path / "run", filed.parent)) == 2
+    assert load_extras(filed)[1] == picture()
+    assert filed.read_bytes() == before
 
 
 def test_an_edited_number_is_found(filed):
