@@ -99,6 +99,7 @@ def test_names_that_are_none(fake, name, found):
         ParquetSource(fake, "x").read(name, (20, 16))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_bombs_and_damaged_bytes_are_refused_one_by_one(tmp_path):
     bomb = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
