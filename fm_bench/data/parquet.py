@@ -187,6 +187,25 @@ def parquet_digests(path: Path) -> NDArray[np.bytes_]:
     return digests
 
 
+def parquet_contents(root: Path, image: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    """``parquet_digests`` of pictures by their names, ``(N,)``, as ``content_digests`` gives those of files.
+
+    Args:
+        root: the folder.
+        image: ``(N,)`` names for ``ParquetSource``.
+
+    Raises:
+        UserError: as ``parquet_digests``.
+    """
+    names, _, rows = np.strings.rpartition(image, "#")
+    files, file = np.unique(names, return_inverse=True)
+    found = np.empty(len(image), dtype="S64")
+    for number, name in enumerate(files.tolist()):
+        of = file == number
+        found[of] = parquet_digests(root / name)[rows[of].astype(np.int64)]
+    return found
+
+
 def names_in(root: Path, path: Path, rows: int) -> pa.Array:
     """The names ``(rows,)`` of all pictures of a file below ``root``."""
     numbers = pc.cast(pa.array(np.arange(rows)), pa.string())

@@ -20,6 +20,7 @@ from fm_bench.data.decoding import Unreadable, read_all
 from fm_bench.data.duplicates import FINGERPRINT, fingerprint
 from fm_bench.data.images import LEFT_OUT, FileSource
 from fm_bench.data.mending import leave_out
+from fm_bench.data.parquet import ParquetSource, parquet_contents
 from fm_bench.data.readers.common import OnError, groups
 from fm_bench.errors import printable
 
@@ -107,7 +108,11 @@ def _see(dataset: Dataset, workers: int | None) -> Seen:
         )
         fingerprints = np.load(path)
     reason = dict(unreadable)
-    same = groups(content_digests(source.root, catalog.image)) if isinstance(source, FileSource) else None
+    same = None
+    if isinstance(source, FileSource):
+        same = groups(content_digests(source.root, catalog.image))
+    elif isinstance(source, ParquetSource):
+        same = groups(parquet_contents(source.root, catalog.image))
     return Seen({row: reason[at] for row, at in enumerate(place.tolist()) if at in reason}, same, fingerprints[place])
 
 

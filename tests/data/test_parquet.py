@@ -16,6 +16,7 @@ from fm_bench.data import parquet
 from fm_bench.data.images import cached_images, decode
 from fm_bench.data.parquet import ParquetSource, parquet_digests
 from fm_bench.data.readers.fashion_product import FashionProductReader
+from fm_bench.data.validate import validate
 from fm_bench.errors import UserError
 
 
@@ -56,6 +57,18 @@ def test_bytes_alone_give_the_same_catalogue(fake, tmp_path):
     first, second = (FashionProductReader(str(root)).read() for root in (fake, other))
     assert first.catalog.digest == second.catalog.digest
     assert first.source.digest == second.source.digest
+
+
+def test_copies_share_an_item_and_are_reported(tmp_path):
+    rows = {name: np.arange(40) % 2 for name in ("gender", "articleType", "baseColour", "season", "usage")}
+    images = [fakes.jpeg(fakes.picture((9, 9, 9), i % 20)) for i in range(40)]
+    table = pa.table(rows | {"subCategory": ["Topwear"] * 40, "image": pa.array(images)})
+    for part in range(2):
+        pq.write_table(table.slice(20 * part, 20), tmp_path / f"{part}.parquet")
+    data = FashionProductReader(str(tmp_path), min_count=2).read()
+    assert (data.catalog.item[:20] == data.catalog.item[20:]).all()
+    assert len(np.unique(data.catalog.item)) == 20
+    assert {each["check"]: each["count"] for each in validate(data)["findings"]}["duplicates"] == 20
 
 
 def test_chosen_columns(fake):

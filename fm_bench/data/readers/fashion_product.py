@@ -31,7 +31,7 @@ from fm_bench.catalog import Catalog, Dataset, Domain, ImageSource, check_splits
 from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests, in_threads, read_bytes
 from fm_bench.data.images import FileSource
-from fm_bench.data.parquet import ParquetSource
+from fm_bench.data.parquet import ParquetSource, parquet_contents
 from fm_bench.data.readers.common import (
     OnError,
     clean,
@@ -149,7 +149,8 @@ class FashionProductReader:
             topwear &= last
         columns = {name: table.columns[name].filter(pa.array(topwear)) for name in wanted}
         keep, dropped = _complete(columns, root)
-        image, content = table.image[topwear], table.contents()[topwear][keep]
+        image = table.image[topwear]
+        content = parquet_contents(root, image[keep])
         source = ParquetSource(root, digest(image[keep].tolist(), content))
         return self._dataset(root, columns, keep, content, image, source, [*notes, *dropped])
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fm_bench.data.parquet import COLUMN, names_in, open_parquet, parquet_digests
+from fm_bench.data.parquet import COLUMN, names_in, open_parquet
 from fm_bench.data.readers.common import clean, snake_case
 from fm_bench.errors import UserError
 
@@ -25,13 +25,8 @@ FOLDERS = ("", "data")
 class ParquetTable(NamedTuple):
     """All rows of all files, one after the other."""
 
-    files: tuple[Path, ...]
     columns: dict[str, pa.Array]  # by our names, cleaned, (N,) each
     image: NDArray[np.str_]  # (N,) names for ``ParquetSource``
-
-    def contents(self) -> NDArray[np.bytes_]:
-        """Digests of the pictures, ``(N,)``. Raises UserError if a file is damaged."""
-        return np.concatenate([parquet_digests(path) for path in self.files])
 
 
 def parquet_files(root: Path) -> tuple[Path, ...]:
@@ -77,7 +72,7 @@ def read_parquet(
         own = ours.get(name) or snake_case(name)
         column = pa.concat_arrays([clean(part[name].combine_chunks()) for part in parts])
         columns[aliases.get(own, own)] = column
-    return ParquetTable(files, columns, np.array(pa.concat_arrays(names).to_pylist(), dtype=np.str_))
+    return ParquetTable(columns, np.array(pa.concat_arrays(names).to_pylist(), dtype=np.str_))
 
 
 def last_of_each(column: pa.Array) -> NDArray[np.bool_]:
