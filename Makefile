@@ -48,7 +48,7 @@ check: setup ## fail if the published page or table is not what the records say
 	@$(BIN)/fm-bench leaderboard check --readme README.md
 
 regress: setup ## run methods again (all recorded, or METHOD=…), fail on a drop beyond the noise: make regress PROFILE=quick
-	@$(BIN)/fm-bench regress $(METHOD) --data $(DATA) --profile $(PROFILE) $(ARGS)
+	@$(BIN)/fm-bench regress $(or $(METHOD),all) --data $(DATA) --profile $(PROFILE) $(ARGS)
 
 speed: setup ## benchmarks of our own hot paths, as ratios; also writes runs/speed/*.json
 	@for name in $(SPEED); do echo "== $$name"; $(BIN)/python benchmarks/speed/$$name.py --json runs/speed/$$name.json || exit 1; done

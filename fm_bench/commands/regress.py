@@ -25,7 +25,9 @@ def add(commands: Commands) -> None:
     """What can be asked of a regression test."""
     text = "run methods again; exit status 1 if one does worse than its records, beyond their noise"
     command = new_command(commands, "regress", _regress, text, takes_options=True)
-    command.add_argument("methods", nargs="*", metavar="METHOD", help="default: every recorded one")
+    command.add_argument(
+        "methods", nargs="+", metavar="METHOD", help="name or name/variant, or all: every recorded one"
+    )
     command.add_argument("--data", nargs="+", default=["garments"], help="see `fm-bench list data` (default garments)")
     command.add_argument("--profile", default="smoke", help="smoke (default) or quick")
     command.add_argument(
@@ -44,12 +46,13 @@ def add(commands: Commands) -> None:
 
 
 def _regress(options: argparse.Namespace) -> int:
-    from fm_bench.campaign import run_all, tell_failures
+    from fm_bench.campaign import EVERY, run_all, tell_failures
     from fm_bench.leaderboard.regress import Measured, failed, judge, keep, summary
 
     baseline = _baseline(options)
     recorded = [] if options.update else _recorded(baseline, options)
-    options.methods = options.methods or sorted({run.name for run in recorded})
+    if EVERY in options.methods and not options.update:
+        options.methods = sorted({run.name for run in recorded})
     if not options.methods:
         raise UserError(
             f"{baseline} has no run of profile {options.profile} on {' or '.join(options.data)}: record some with "

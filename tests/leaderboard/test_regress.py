@@ -136,8 +136,8 @@ def test_the_command_fails_on_a_drop_and_publishes_its_summary(tmp_path, monkeyp
     page = tmp_path / "page.md"
     page.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    assert regress(tmp_path, monkeypatch, 0.68) == 0
-    assert regress(tmp_path, monkeypatch, 0.4) == 1
+    assert regress(tmp_path, monkeypatch, 0.68, "all") == 0
+    assert regress(tmp_path, monkeypatch, 0.4, "amnet", "--evaluation.protocols", "[search]") == 1
     text = (tmp_path / "summary.md").read_text()
     assert "**worse**" in text
     assert text in capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_the_command_fails_on_a_drop_and_publishes_its_summary(tmp_path, monkeyp
 def test_a_folder_of_records_is_not_overwritten_and_an_empty_one_is_a_users_error(tmp_path, monkeypatch, capsys):
     assert regress(tmp_path, monkeypatch, 0.68, "amnet", "--update") == 2
     assert "leaderboard add" in capsys.readouterr().err
-    assert regress(tmp_path, monkeypatch, 0.68, "--profile", "quick") == 2
+    assert regress(tmp_path, monkeypatch, 0.68, "all", "--profile", "quick") == 2
     assert "has no run of profile quick on garments" in capsys.readouterr().err
 
 
