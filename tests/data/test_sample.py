@@ -38,6 +38,7 @@ def test_a_drawn_sample_has_exactly_its_sizes_and_trains_on_nothing_of_them():
     data = take(with_items(dataset((150, 20, 30)), 3), DRAWN)
     catalog, searched, asking = data.catalog, data.searched, data.queries
     assert (len(searched), len(asking), len(np.intersect1d(searched, asking))) == (60, 20, 0)
+    assert np.isin(catalog.item[asking], catalog.item[searched]).mean() > 0.5  # drawn among all, not item by item
     held_out = np.concatenate((searched, asking))
     assert (catalog.split[held_out] == Split.TEST).all()
     trained = catalog.item[catalog.split != Split.TEST]

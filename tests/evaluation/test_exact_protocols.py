@@ -280,6 +280,20 @@ def test_pictures_that_allow_one_number_of_changes_get_it():
         changes([0, 0], 0.5)
 
 
+def test_pictures_that_allow_one_number_count_for_the_share():
+    """Two pictures allow one change alone, four allow either; the first three attributes keep the groups apart."""
+    labels = [[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], *([1, 1, 1, a, b] for a in (0, 1) for b in (0, 1))]
+    schema = AttributeSchema(tuple("vwxab"), (("0", "1"),) * 5)
+    zeros, rows = np.zeros(6, np.int8), np.arange(6)
+    catalog = Catalog(schema, rows.astype(np.str_), np.array(labels, np.int16), rows, zeros + 2, zeros)
+    for share, ones in ((0.5, 3), (0.9, 5), (0.1, 2)):
+        requests = mixed(catalog, rows, rows, one_change=share, limit=None, seed=0)
+        assert sorted(requests.query.tolist()) == rows.tolist()
+        single = requests.query[requests.changes == 1]
+        assert len(single) == ones
+        assert {0, 1} <= set(single.tolist())
+
+
 # ------------------------------------------------------------------------------------- the designated image
 
 
