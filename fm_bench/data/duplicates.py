@@ -21,15 +21,16 @@ FINGERPRINT = np.dtype([("hash", np.uint64), ("colours", np.uint8, (8, 8, 3))])
 RADIUS = 3
 """Pictures look the same if at most this many of their 64 bits differ ..."""
 
-COLOUR_DIFFERENCE = 3.0
-"""... and their tiles' colours differ by at most this much of 255, on average."""
+COLOUR_DIFFERENCE = 8
+"""... and no tile's colour differs by more than this of 255. Of small photos saved again at a quality of 50, nineteen
+in twenty are within; by the average of all tiles, any two pairs of glasses on white would look the same."""
 
 MAX_PAIRS = 1_000_000
 """More pairs are not looked for: then the pictures are mostly the same."""
 
 _SIDE, _LOW = 32, 8
 _BANDS, _EQUAL = 6, 3  # of six bands, a radius of three leaves at least three untouched
-_BLOCK = 1 << 20  # pairs compared at once
+_BLOCK = 1 << 16  # pairs compared at once
 
 
 def fingerprint(picture: NDArray[np.uint8]) -> tuple[int, NDArray[np.uint8]]:
@@ -53,10 +54,10 @@ def look_alikes(fingerprints: NDArray[Any], limit: int = MAX_PAIRS) -> NDArray[n
         fingerprints: ``(N,)`` of ``FINGERPRINT``.
         limit: stops soon after this many pairs.
     """
-    hashes, colours = fingerprints["hash"], fingerprints["colours"].reshape(len(fingerprints), -1).astype(np.int16)
     found = np.empty(0, np.int64)
-    if len(hashes) < 2:
+    if len(fingerprints) < 2:
         return found.reshape(0, 2)
+    hashes, colours = fingerprints["hash"], fingerprints["colours"].reshape(len(fingerprints), -1).astype(np.int16)
     for bands in itertools.combinations(_bands(), _EQUAL):
         key = hashes & np.bitwise_or.reduce(np.array(bands, np.uint64))
         order = np.argsort(key, kind="stable")
@@ -64,7 +65,7 @@ def look_alikes(fingerprints: NDArray[Any], limit: int = MAX_PAIRS) -> NDArray[n
             a, b = order[first], order[second]
             near = np.bitwise_count(hashes[a] ^ hashes[b]) <= RADIUS
             a, b = a[near], b[near]
-            alike = np.abs(colours[a] - colours[b]).mean(axis=1) <= COLOUR_DIFFERENCE
+            alike = np.abs(colours[a] - colours[b]).max(axis=1) <= COLOUR_DIFFERENCE
             low, high = np.minimum(a, b)[alike], np.maximum(a, b)[alike]
             found = np.union1d(found, low * len(hashes) + high)
             if len(found) >= limit:

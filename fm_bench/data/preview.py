@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fm_bench.attributes import MISSING
 from fm_bench.catalog import Catalog, Dataset, Domain, UnreadableImageError
 from fm_bench.data.garments import GarmentSource
+from fm_bench.errors import printable
 from fm_bench.files import replacing
 
 _COLUMNS = 6
@@ -94,7 +95,7 @@ def _caption(catalog: Catalog, row: int) -> str:
     lines = [f"{catalog.image[row]} ({Domain(int(catalog.domain[row])).name.lower()})".replace("$", r"\$")]
     for name, values, label in zip(schema.names, schema.values, labels, strict=True):
         lines.append(f"{name}: {'missing' if label == MISSING else values[label]}".replace("$", r"\$"))
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _redraws(
