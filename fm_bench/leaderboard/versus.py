@@ -95,7 +95,7 @@ def _mean(runs: Sequence[Run], protocol: str, metric: str) -> float:
 
 
 def print_comparison(compared: Compared, console: Console) -> None:
-    """Prints what ``compare`` found, within 100 columns."""
+    """Prints what ``compare`` found, within 80 columns."""
     names = [_name(compared.x), _name(compared.y)]
     for protocol, contest in compared.contests.items():
         table = _table(f"{protocol}: {names[0]} minus {names[1]}", "metric")
@@ -113,10 +113,11 @@ def print_comparison(compared: Compared, console: Console) -> None:
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     means = ("A", "B") if first == "metric" else ()
-    for head in (first, *means, "difference", "95 % interval", "better", "same", "worse"):
-        table.add_column(head, justify="left" if head == first else "right")
+    table.add_column(first, overflow="fold")
+    for head in (*means, "A - B", "95 % interval", "better", "same", "worse"):
+        table.add_column(head, justify="right", no_wrap=True)
     return table
 
 
