@@ -8,6 +8,7 @@ PROFILE ?= quick
 SEED    ?= 0
 ARGS    ?=
 SPEED   ?= $(filter-out common page,$(basename $(notdir $(wildcard benchmarks/speed/*.py))))
+TABLES  := README.md docs/results.md
 FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .DEFAULT_GOAL := help
@@ -42,10 +43,10 @@ format: setup ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix .
 
 leaderboard: setup ## rebuild all pages in leaderboards/ and the README's tables from leaderboards/records
-	@$(BIN)/fm-bench leaderboard build --readme README.md
+	@$(BIN)/fm-bench leaderboard build --readme $(TABLES)
 
 check: setup ## fail if the published page or table is not what the records say
-	@$(BIN)/fm-bench leaderboard check --readme README.md
+	@$(BIN)/fm-bench leaderboard check --readme $(TABLES)
 
 regress: setup ## run methods again (all recorded, or METHOD=…), fail on a drop beyond the noise: make regress PROFILE=quick
 	@$(BIN)/fm-bench regress $(or $(METHOD),all) --data $(DATA) --profile $(PROFILE) $(ARGS)

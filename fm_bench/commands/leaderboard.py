@@ -7,9 +7,6 @@ from pathlib import Path
 
 from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
 
-SHOWN = ("manipulate-1", "region", "instance", "detection", "classification", "generation", "latency")
-"""Protocols whose tables stand in the README."""
-
 
 def add(commands: Commands) -> None:
     """What can be asked of the leaderboard."""
@@ -23,7 +20,7 @@ def add(commands: Commands) -> None:
         command = new_command(actions, name, run, text)
         command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
         command.add_argument("--out", type=Path, default=Path("leaderboards/index.html"), help="the page")
-        command.add_argument("--readme", type=Path, help="Markdown file with the results markers")
+        command.add_argument("--readme", type=Path, nargs="+", default=[], help="Markdown files with results markers")
     command = new_command(actions, "add", _add, "file the record of a run")
     command.add_argument("run_dir", type=Path, metavar="DIR")
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
@@ -40,8 +37,8 @@ def _build(options: argparse.Namespace) -> int:
     pages = _method_pages(options)
     print(f"{pages}: {len(build_pages(options.records, pages, f'../{options.out.name}'))} pages")
     print(build(options.records, options.out))
-    if options.readme and _update_readme(options):
-        print(options.readme)
+    for path in _stale_readmes(options, check=False):
+        print(path)
     return 0
 
 
@@ -53,8 +50,7 @@ def _check(options: argparse.Namespace) -> int:
 
     stale = stale_pages(options.records, _method_pages(options), f"../{options.out.name}")
     stale += [options.out] if is_stale(options.records, options.out) else []
-    if options.readme and _update_readme(options, check=True):
-        stale.append(options.readme)
+    stale += _stale_readmes(options, check=True)
     problems = problems_of(options.records) + check_extras(options.records)
     for problem in [*problems, *(f"{path} is stale: run `make leaderboard`." for path in stale)]:
         print(f"fm-bench: {problem}", file=sys.stderr)
@@ -69,14 +65,17 @@ def _method_pages(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _update_readme(options: argparse.Namespace, *, check: bool = False) -> bool:
+def _stale_readmes(options: argparse.Namespace, *, check: bool) -> list[Path]:
+    """The Markdown files that are not what the records say; unless it only checks, they now are."""
+    if not options.readme:
+        return []
     from fm_bench.leaderboard.claims import judge
     from fm_bench.leaderboard.compare import load_runs
     from fm_bench.leaderboard.readme import update_readme
     from fm_bench.leaderboard.record import load_all
 
-    verdicts = judge(load_runs(options.records)[0])
-    return update_readme(options.readme, load_all(options.records)[0], verdicts, SHOWN, check=check)
+    records, verdicts = load_all(options.records)[0], judge(load_runs(options.records)[0])
+    return [path for path in options.readme if update_readme(path, records, verdicts, check=check)]
 
 
 def _add(options: argparse.Namespace) -> int:

@@ -1,63 +1,70 @@
 # SPDX-License-Identifier: MIT
-"""What stands in the README between its markers: results of some protocols, and what became of the papers' claims."""
+"""What stands in Markdown files between markers: results of some protocols, and what became of the papers' claims."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.claims import Verdict
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.table import escape, line, markdown_table, span
 
-RESULTS = ("<!-- results:begin -->", "<!-- results:end -->")
-CLAIMS = ("<!-- claims:begin -->", "<!-- claims:end -->")
+RESULTS = re.compile(r"<!-- results:begin((?: [\w-]+)+) -->\n(.*?)<!-- results:end -->", re.DOTALL)
+CLAIMS = re.compile(r"<!-- claims:begin() -->\n(.*?)<!-- claims:end -->", re.DOTALL)
+MAIN = "without-variants"
 
 
 def update_readme(
-    path: Path,
-    records: Iterable[Record],
-    verdicts: Sequence[Verdict] = (),
-    protocols: Sequence[str] = ("manipulate-1",),
-    *,
-    check: bool = False,
+    path: Path, records: Iterable[Record], verdicts: Sequence[Verdict] = (), *, check: bool = False
 ) -> bool:
     """Puts results and verdicts between the markers of the file at ``path``.
 
     Args:
-        path: a Markdown file with the lines ``<!-- results:begin -->`` and ``<!-- results:end -->``; the claims go
-            between ``<!-- claims:begin -->`` and ``<!-- claims:end -->``, if it has these, too.
+        path: a Markdown file with ``<!-- results:begin PROTOCOL … -->`` and ``<!-- results:end -->``, which shows these
+            protocols in this order, and methods alone if ``without-variants`` is among them; and with ``<!--
+            claims:begin -->`` and ``<!-- claims:end -->``, if claims belong there, too. Markers have lines of their
+            own.
         records: what to show.
         verdicts: on the papers' claims.
-        protocols: which results, in this order.
         check: only compare, and leave the file as it is.
 
     Returns:
         True if what stood there was not up to date.
 
     Raises:
-        UserError: if the file or its markers are missing.
+        UserError: if the file or its markers are missing, or name a protocol that does not exist.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror}): check the path.") from error
-    records = list(records)
-    results = "\n\n".join(filter(None, (markdown_table(records, protocol) for protocol in protocols)))
-    new = _between(path, text, RESULTS, results)
-    if CLAIMS[0] in text:
-        new = _between(path, new, CLAIMS, claims_table(verdicts))
+    found = RESULTS.search(text)
+    if found is None:
+        raise UserError(
+            f"{path} has no lines <!-- results:begin manipulate-1 --> and <!-- results:end -->: put them where the "
+            "results of that protocol belong."
+        )
+    new = _between(text, found, _results(list(records), found[1].split()))
+    if claims := CLAIMS.search(new):
+        new = _between(new, claims, claims_table(verdicts))
     if new != text and not check:
         write_text(Path(path), new)
     return new != text
 
 
-def _between(path: Path, text: str, markers: tuple[str, str], body: str) -> str:
-    before, begin, rest = text.partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not begin or not end:
-        raise UserError(f"{path} has no lines {markers[0]} and {markers[1]}: put them where the results belong.")
-    return f"{before}{begin}\n\n{body}\n\n{end}{after}"
+def _results(records: Sequence[Record], words: Sequence[str]) -> str:
+    protocols = [word for word in words if word != MAIN]
+    for protocol in protocols:
+        recipe.load("protocols", protocol)
+    shown = [record for record in records if MAIN not in words or not record.variant]
+    return "\n\n".join(filter(None, (markdown_table(shown, protocol) for protocol in protocols)))
+
+
+def _between(text: str, found: re.Match[str], body: str) -> str:
+    return f"{text[: found.start(2)]}\n{body}\n\n{text[found.end(2) :]}"
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> str:

@@ -6,33 +6,51 @@ from records import everything, make, outcomes, run
 
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.claims import judge
-from fm_bench.leaderboard.readme import CLAIMS, RESULTS, claims_table, update_readme
+from fm_bench.leaderboard.readme import claims_table, update_readme
+
+BEGIN, END = "<!-- results:begin manipulate-1 search -->", "<!-- results:end -->"
+CLAIMS = "<!-- claims:begin -->", "<!-- claims:end -->"
 
 
 def test_readme_is_updated_between_its_markers_only(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{RESULTS[0]}\nold\n{RESULTS[1]}\nafter\n")
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     records = everything()
     assert update_readme(path, records, check=True)
     assert "old" in path.read_text()
-    assert update_readme(path, records, protocols=("manipulate-1", "search"))
+    assert update_readme(path, records)
     text = path.read_text()
-    assert text.startswith(f"before\n{RESULTS[0]}\n")
-    assert text.endswith(f"{RESULTS[1]}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
-    assert text.index("manipulate-1") < text.index("· search")
-    assert not update_readme(path, list(reversed(records)), protocols=("manipulate-1", "search"), check=True)
-    assert update_readme(path, records[:2], protocols=("manipulate-1", "search"), check=True)
+    assert text.index("manipulate-1**") < text.index("· search")
+    assert not update_readme(path, list(reversed(records)), check=True)
+    assert update_readme(path, records[:2], check=True)
 
 
-@pytest.mark.parametrize("text", ["no markers", f"{RESULTS[0]} only", f"{RESULTS[1]} {RESULTS[0]}"])
+def test_the_markers_say_what_is_shown(tmp_path):
+    path = tmp_path / "README.md"
+    records = everything()
+    assert any(record.variant for record in records)
+    path.write_text(f"{BEGIN.replace(' search', ' without-variants')}\n{END}\n")
+    update_readme(path, records)
+    text = path.read_text()
+    assert "· search" not in text
+    for record in records:
+        assert (f"| {record.name} " in text) == (not record.variant), record.name
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only", f"{END} {BEGIN}", f"<!-- results:begin -->\n{END}"])
 def test_a_readme_without_markers_is_a_users_error(tmp_path, text):
     path = tmp_path / "README.md"
     path.write_text(text)
-    with pytest.raises(UserError, match="results:begin"):
+    with pytest.raises(UserError, match="results:begin manipulate-1"):
         update_readme(path, [make()])
     with pytest.raises(UserError, match=r"none\.md"):
         update_readme(tmp_path / "none.md", [make()])
+    path.write_text(f"{BEGIN.replace('search', 'serach')}\n{END}")
+    with pytest.raises(UserError, match="serach"):
+        update_readme(path, [make()])
 
 
 @pytest.fixture
@@ -60,7 +78,7 @@ def test_claims_that_were_tested_have_one_row_each(verdicts):
 
 def test_claims_are_updated_where_the_file_has_room_for_them(tmp_path, verdicts):
     path = tmp_path / "README.md"
-    marks = f"{RESULTS[0]}\n{RESULTS[1]}\nwords\n"
+    marks = f"{BEGIN}\n{END}\nwords\n"
     path.write_text(marks)
     update_readme(path, everything(), verdicts)
     assert "violated" not in path.read_text()
