@@ -66,8 +66,8 @@ def test_runs_of_papers_protocols(roots, tmp_path, data, protocols):
 
 
 def test_a_trained_method_is_asked_once_for_protocols_of_the_same_pictures(roots, tmp_path):
-    protocols = ["flam_s100k", "flam_cls"]
-    assert bench("identity", "shopping100k", roots["shopping100k"], protocols, tmp_path, "--profile", "smoke") == 0
+    protocols, brief = ["flam_s100k", "flam_cls"], ["--profile", "smoke", "--budget", "64"]
+    assert bench("identity", "shopping100k", roots["shopping100k"], protocols, tmp_path, *brief) == 0
     record = load(tmp_path / "record.json")
     assert set(record.by_attribute["flam_s100k"]) <= {"category", "color", "pattern"}
     assert set(record.by_attribute["flam_s100k"]) == set(record.by_attribute["flam_cls"])
