@@ -9,7 +9,7 @@ SEED    ?= 0
 ARGS    ?=
 SPEED   ?= $(filter-out common page,$(basename $(notdir $(wildcard benchmarks/speed/*.py))))
 TABLES  := README.md docs/results.md
-FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+FAISS   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu,milvus)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench test lint format leaderboard check regress speed clean
