@@ -54,6 +54,11 @@ class Finding:
         shown = ", ".join(map(_shown, self.examples[:SHOWN])) + (", …" if len(self.examples) > SHOWN else "")
         return f"{self.count:,} {self.text}" + (f" ({shown})" if shown else "")
 
+    @property
+    def brief(self) -> str:
+        """What, with one example, for the cell of a table."""
+        return self.text + (f" ({_shown(self.examples[0])})" if self.examples else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {

@@ -205,8 +205,7 @@ def _print_verdict(report: Report, console: Console) -> None:
     for finding in report["findings"]:
         shown = checks.Finding(**finding)
         style = "red" if shown.level == "problem" else ""
-        words = shown.sentence.partition(" ")[2]
-        table.add_row(shown.check, f"{shown.count:,}", _plain(words), shown.mended_by, style=style)
+        table.add_row(shown.check, f"{shown.count:,}", _plain(shown.brief), shown.mended_by, style=style)
     if report["findings"]:
         console.print(table)
     if fixed := report["fixed"]:
