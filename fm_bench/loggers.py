@@ -87,31 +87,34 @@ class Careful(Logger):
                 self._say(f"the logger {self._kind!r} failed ({_reason(error)}): the run goes on without it.")
 
 
-def stage_logger(kind: str, folder: Path, stage: str, say: Say) -> Logger | bool:
-    """The logger of one stage's ``Trainer``.
+def stage_loggers(kind: str, folder: Path, stage: str, say: Say) -> list[Logger]:
+    """The loggers of one stage's ``Trainer``: CSV files, which the method's page is made from, then what was asked for.
 
     Args:
-        kind: ``csv``, ``tensorboard``, ``wandb`` or ``none``; one that cannot be started is replaced by ``csv``.
+        kind: ``csv``, ``tensorboard``, ``wandb``, or ``none`` for no logger at all; one that cannot be started is told.
         folder: of the run.
         stage: its name; an earlier attempt's curves stay beside those of a later one.
         say: prints a line for the user.
     """
     if kind == "none":
-        return False
+        return []
     logs, name, attempt = folder / LOGS, stage, 1
     while (logs / name).exists():  # an earlier attempt was interrupted
         attempt += 1
         name = f"{stage}-{attempt}"
+    csv = CSVLogger(logs, name=None, version=name)
+    loggers: list[Logger] = [Careful("csv", csv, say)]
     try:
         if kind == "wandb":
             run = _wandb_run(folder) if is_rank_zero() else None
-            return Careful(kind, WandbLogger(experiment=run, prefix=stage, save_dir=folder), say)
-        if kind == "tensorboard":
-            return Careful(kind, TensorBoardLogger(logs, name=None, version=name), say)
+            loggers.append(Careful(kind, WandbLogger(experiment=run, prefix=stage, save_dir=folder), say))
+        elif kind == "tensorboard":
+            loggers.append(Careful(kind, TensorBoardLogger(logs, name=None, version=name), say))
     except Exception as error:  # not installed, not allowed to write
         if is_rank_zero():
-            say(f"the logger {kind!r} could not be started ({_reason(error)}): the curves go to CSV files in {logs}.")
-    return Careful("csv", CSVLogger(logs, name=None, version=name), say)
+            reason = f"could not be started ({_reason(error)})"
+            say(f"the logger {kind!r} {reason}: the curves go to CSV files in {logs} alone.")
+    return loggers
 
 
 def log_results(kind: str, folder: Path, record: Record, pictures: int | None, say: Say) -> None:

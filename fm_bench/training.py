@@ -33,7 +33,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.extras.learned import CURVES, keep_curves
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
-from fm_bench.loggers import stage_logger
+from fm_bench.loggers import stage_loggers
 from fm_bench.methods import Method, Stage
 from fm_bench.processes import agreed, gather, is_rank_zero
 from fm_bench.recipe import StageBudget
@@ -67,7 +67,7 @@ class StageRunner:
         budget: training images of the whole run; a triplet counts as three.
         budgets: per stage, which share of it and in how many epochs.
         trainer: keyword arguments for every ``Trainer``; they win over the stage's own.
-        logger: see ``fm_bench.loggers.stage_logger``.
+        logger: see ``fm_bench.loggers.stage_loggers``.
         key: everything else that can change a trained weight (data, loader, code), as plain values.
         say: prints a line for the user.
         of_run: fingerprint of the run, which then takes stages from other runs that trained them; empty takes only what
@@ -235,7 +235,7 @@ class StageRunner:
         given["plugins"] = [WholeCheckpoints(), *given.get("plugins", [])]
         own: dict[str, Any] = {
             "max_epochs": epochs,
-            "logger": stage_logger(self.logger, self.out, stage.name, self.say),
+            "logger": stage_loggers(self.logger, self.out, stage.name, self.say),
             "num_sanity_val_steps": 0,
             "limit_val_batches": None if stage.monitor else 0,
             "use_distributed_sampler": False,  # our loaders share whole batches out among processes themselves

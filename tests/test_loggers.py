@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from third_party import write
 
 from fm_bench import loggers
+from fm_bench.leaderboard.extras import load_extras
 from fm_bench.leaderboard.record import load
 
 pytestmark = pytest.mark.usefixtures("forget")
@@ -72,6 +73,13 @@ def messages(data):
             parts = b""
 
 
+def page_curves(out):
+    """The curves that the method's page shows of the run's only stage."""
+    extras, _ = load_extras(out / "record.json")
+    assert extras.without_curves == {}
+    return set(extras.curves["move"])
+
+
 @pytest.mark.slow
 def test_wandb_has_the_configuration_the_curves_and_a_table(tmp_path, monkeypatch, method):
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -86,6 +94,7 @@ def test_wandb_has_the_configuration_the_curves_and_a_table(tmp_path, monkeypatc
     curve = [row["move-train/rank"] for row in history if "move-train/rank" in row]
     assert curve
     assert all(0 <= value < 3 for value in curve)
+    assert page_curves(out) == {"train/loss", "train/rank"}
     assert summary["manipulate-1/accuracy@20"] == record.metrics["manipulate-1"]["accuracy@20"]["value"]
     (path,) = place.glob("files/media/table/results/*.json")
     table = json.loads(path.read_text())
@@ -108,6 +117,7 @@ def test_tensorboard_has_curves_settings_and_an_image_when_asked(tmp_path, metho
     assert bench(method, *BRIEF, "--logger", "tensorboard", "--log-pictures", "2", out=out) == 0
     record = load(out / "record.json")
     assert "train/rank" in events(out / "logs" / "move").Tags()["scalars"]
+    assert page_curves(out) == {"train/loss", "train/rank"}
     results = events(out / "logs" / "results")
     assert results.Tags()["images"] == ["results/manipulate-1"]
     (score,) = results.Scalars("manipulate-1/accuracy@20")
@@ -129,19 +139,19 @@ def test_a_logger_that_fails_loses_no_run(tmp_path, monkeypatch, method, capsys)
     assert told == ["the logger 'csv' failed (the disk is full): the run goes on without it."]
 
 
-def test_a_logger_that_cannot_be_started_is_replaced(tmp_path, monkeypatch):
+def test_without_a_logger_that_cannot_be_started_there_are_csv_files(tmp_path, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.")
 
     monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
     said = []
-    logger = loggers.stage_logger("tensorboard", tmp_path, "move", said.append)
+    (logger,) = loggers.stage_loggers("tensorboard", tmp_path, "move", said.append)
     logger.log_metrics({"train/rank": torch.tensor(0.5)}, 0)
     logger.save()
     assert "0.5" in (tmp_path / "logs" / "move" / "metrics.csv").read_text()
     assert len(said) == 1
     assert said[0].startswith("the logger 'tensorboard' could not be started (Neither")
-    assert said[0].endswith(f"the curves go to CSV files in {tmp_path / 'logs'}.")
+    assert said[0].endswith(f"the curves go to CSV files in {tmp_path / 'logs'} alone.")
 
 
 def test_results_that_cannot_be_logged_are_told(tmp_path, monkeypatch):
@@ -171,8 +181,8 @@ def test_wandb_sends_nothing_unless_asked(tmp_path, monkeypatch):
 
 def test_an_earlier_attempts_curves_stay(tmp_path):
     for attempt in ("move", "move-2", "move-3"):
-        logger = loggers.stage_logger("csv", tmp_path, "move", pytest.fail)
+        (logger,) = loggers.stage_loggers("csv", tmp_path, "move", pytest.fail)
         logger.log_metrics({"train/rank": 1.0}, 0)
         logger.save()
         assert (tmp_path / "logs" / attempt / "metrics.csv").exists()
-    assert loggers.stage_logger("none", tmp_path, "move", pytest.fail) is False
+    assert loggers.stage_loggers("none", tmp_path, "move", pytest.fail) == []

@@ -56,7 +56,8 @@ def add(commands: Commands) -> None:
         "--logger",
         choices=LOGGERS,
         default="csv",
-        help="where learning curves go (default csv); wandb writes below the run's folder unless WANDB_MODE=online",
+        help="where learning curves go besides CSV files (default csv: nowhere; none: not even there); wandb writes "
+        "below the run's folder unless WANDB_MODE=online",
     )
     command.add_argument(
         "--log-pictures",
