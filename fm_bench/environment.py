@@ -28,10 +28,12 @@ PACKAGES = (
 )
 # Between a picture and its vector.
 _BEFORE_VECTORS = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "pillow")
-# Pages and command lines may change without a number moving.
+# Pages, command lines, downloads and what looks at data without training on it may change without a number moving.
 _NOT_NUMERIC = (
     *("leaderboard", "commands", "campaign.py", "tuning.py", "cli.py", "environment.py", "errors.py"),
     *("loggers.py", "method_check.py", "method_trial.py"),
+    *("data/downloads.py", "data/fetching.py", "data/archives.py"),
+    *("data/validate.py", "data/checks.py", "data/duplicates.py", "data/preview.py"),
 )
 # Nothing of this can change an embedding, given the trained weights, the pictures and which of them are asked for.
 _APART_FROM_VECTORS = (
@@ -57,7 +59,7 @@ def _digest_without(apart: tuple[str, ...]) -> str:
     hasher = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if relative.parts[0] not in apart:
+        if not any(relative.is_relative_to(part) for part in apart):
             hasher.update(f"{relative.as_posix()}\0".encode() + path.read_bytes())
     return hasher.hexdigest()
 
