@@ -126,15 +126,22 @@ class Trial:
         watch = Watch()
         with peak_memory() as peak:
             method = build_method(config, datamodule)
-            # a stage that another method has trained would show neither losses nor gradients
-            vars(method)["stages"] = tuple(replace(stage, shared=False) for stage in method.stages)
             settings = config.trainer | {
                 "max_epochs": 1,
                 "limit_train_batches": STEPS,
                 "enable_checkpointing": False,
                 "callbacks": [watch],
             }
-            StageRunner(
-                self.folder / name, config.seed, config.budget, config.stages, settings, "none", {}, lambda _: None
-            ).run(method, datamodule)
+            runner = StageRunner(
+                self.folder / name,
+                config.seed,
+                config.budget,
+                config.stages,
+                settings,
+                "none",
+                {},
+                lambda _: None,
+                shares=False,  # a stage that another method has trained would show neither losses nor gradients
+            )
+            runner.run(method, datamodule)
         return Brief(method, datamodule, watch, peak.above_mb)

@@ -72,6 +72,7 @@ class StageRunner:
         say: prints a line for the user.
         of_run: fingerprint of the run, which then takes stages from other runs that trained them; empty takes only what
             methods share.
+        shares: whether a stage that several methods share is taken from the others and left for them.
     """
 
     out: Path
@@ -83,6 +84,7 @@ class StageRunner:
     key: Mapping[str, Any]
     say: Callable[[str], None]
     of_run: str = ""
+    shares: bool = True
 
     def run(self, method: Method, datamodule: FashionDataModule) -> dict[str, StageResult]:
         """Trains every stage of ``method`` in order; at the end it holds the trained weights."""
@@ -112,9 +114,10 @@ class StageRunner:
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
         cached = cache_dir() / "stages" / fingerprint[:32]
+        shared = stage.shared and self.shares
         with agreed("looking for trained weights"):  # all processes see the same folder before they choose what to do
             if is_rank_zero() and not (folder / DONE).exists():
-                if stage.shared and (cached / DONE).exists():
+                if shared and (cached / DONE).exists():
                     _copy_result(cached, folder, reused=True)
                 elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
                     _take(found, folder, fingerprint)
@@ -134,7 +137,7 @@ class StageRunner:
             return result
         result = self._fit(method, datamodule, stage, (epochs, images), folder, fingerprint)
         with agreed("noting the trained weights"):
-            if stage.shared and is_rank_zero():
+            if shared and is_rank_zero():
                 with contextlib.suppress(UserError, OSError):  # without it, other runs train it once more
                     _copy_result(folder, cached)
             elif self.of_run:

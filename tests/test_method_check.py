@@ -122,6 +122,14 @@ def test_a_defect_is_found(tmp_path, check, says, changes):
     assert any(each in finding.detail for each in says.split("|")), finding.detail
 
 
+def test_a_stage_that_methods_share_is_trained_like_any_other(tmp_path):
+    config = configure("amnet", "garments", "smoke", "common", 0, QUIET)
+    for attempt in ("first", "again"):  # the first could leave the shared stage for the second
+        trial = Trial("amnet", config, config.read(), tmp_path / attempt, QUIET)
+        assert len(trial.first.watch.losses["attributes"]) == 2
+        assert method_check._gradients(trial).holds
+
+
 def test_what_is_no_defect_is_told(tmp_path):
     quiet = ("self.values =", "self.scale = nn.Parameter(torch.zeros(1))\n        self.values =")
     finding = find(tmp_path, "gradients", quiet, (FEATURE, FEATURE + " * (1 + 0 * self.scale)"))
