@@ -4,9 +4,15 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from fm_bench.data.folds import FOLDS
+from fm_bench.leaderboard.folds import extent
 from fm_bench.leaderboard.papers.reported import REPORTED, Reported
 from fm_bench.leaderboard.rows import Cell, Key, Table
 from fm_bench.leaderboard.shown import number, unit
+
+PAPER = "paper"
+"""The mode and the profile whose runs may be compared: the papers' networks, losses and sizes."""
+_SHRUNK = "shrunk: "  # how runs begin their note that the data had room for a part of a paper's sample only
 
 
 class Ours(NamedTuple):
@@ -60,19 +66,36 @@ def papers(tables: Sequence[Table], reported: Sequence[Reported] = REPORTED) -> 
     return [Paper(source, tuple(found)) for source, found in entries.items()]
 
 
-def status(reported: Reported, key: Key, cell: Cell) -> str:
-    """Whether our number is of the same data and question, and then how the printed one stands to its interval."""
-    if key.data != reported.data:
-        return "not comparable: other data"
-    if key.protocol != reported.exact:
-        return "not comparable: other requests"
-    if key.mode != "paper":
-        return "not comparable: common mode"
+def status(reported: Reported, key: Key, cell: Cell, notes: Sequence[str] = ()) -> str:
+    """Whether our number is of the same work, and then how the printed one stands to its interval.
+
+    Args:
+        reported: the printed number.
+        key: the table of ours.
+        cell: ours.
+        notes: of the row that it is from.
+    """
+    if reason := _differs(reported, key, notes):
+        return f"not comparable: {reason}"
     if cell.low is None or cell.high is None:
         return "comparable, without an interval"
     if cell.low <= reported.value <= cell.high:
         return "reproduced: within our interval"
     return f"ours is {'higher' if reported.value < cell.low else 'lower'}"
+
+
+def _differs(reported: Reported, key: Key, notes: Sequence[str]) -> str:
+    """The first thing that makes our work another than the paper's; empty if it is the same."""
+    data, _, folds = key.data.partition(", ")
+    reasons = {
+        "other data": data != reported.data,
+        "other requests": key.protocol != reported.exact,
+        "folds are missing": folds not in ("", extent(FOLDS)),
+        "fewer pictures": any(note.startswith(_SHRUNK) for note in notes),
+        f"{key.mode} mode": key.mode != PAPER,
+        f"profile {key.profile}": key.profile != PAPER,
+    }
+    return next((reason for reason, differs in reasons.items() if differs), "")
 
 
 def _ours(reported: Reported, tables: Sequence[Table]) -> Iterator[Ours]:
@@ -88,7 +111,7 @@ def _ours(reported: Reported, tables: Sequence[Table]) -> Iterator[Ours]:
             row = max(rows, key=lambda row: (len(row.records), row.records[-1].finished))
             cell = row.cell(reported.metric)
             assert cell is not None
-            yield Ours(table.key, cell, row.seeds, status(reported, table.key, cell))
+            yield Ours(table.key, cell, row.seeds, status(reported, table.key, cell, row.notes))
 
 
 def shown(ours: Ours, metric: str) -> str:

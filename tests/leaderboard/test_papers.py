@@ -120,13 +120,21 @@ def test_numbers_are_compared_only_with_the_same_data_question_and_mode():
     (table,) = tables([make(protocols={"manipulate-1": "aa"})])
     printed = Reported("amnet", 0.5, "accuracy@20", "darn", "darn-1", "manipulate-1", "Someone", "Table 1")
     cell = Cell(0.55, 0.52, 0.58)
-    here = table.key._replace(data="darn", protocol="darn-1", mode="paper")
+    here = table.key._replace(data="darn", protocol="darn-1", mode="paper", profile="paper")
     assert status(printed, here, cell) == "ours is higher"
     assert status(printed, here, Cell(0.4, 0.3, 0.45)) == "ours is lower"
     assert status(printed, here, Cell(0.5, 0.45, 0.55)) == "reproduced: within our interval"
     assert status(printed, here._replace(mode="common"), cell) == "not comparable: common mode"
     assert status(printed, here._replace(protocol="manipulate-1"), cell) == "not comparable: other requests"
     assert status(printed, table.key, cell) == "not comparable: other data"
+    assert status(printed, here._replace(profile="quick"), cell) == "not comparable: profile quick"
+    assert status(printed, here._replace(data="darn, 5 folds"), cell) == "ours is higher"
+    assert status(printed, here._replace(data="darn, 3 of 5 folds"), cell) == "not comparable: folds are missing"
+    shrunk = "shrunk: 29 images instead of 60 images searched; this is not the task of the paper"
+    assert status(printed, here, cell, [shrunk]) == "not comparable: fewer pictures"
+    row = make("amnet", data="darn", mode="paper", profile="paper", protocols={"amnet_darn_1": "aa"}, notes=[shrunk])
+    found = [ours.status for paper in papers(tables([row])) for entry in paper.entries for ours in entry.ours]
+    assert set(found) == {"not comparable: fewer pictures"}
 
 
 def test_our_numbers_stand_beside_the_printed_ones():
