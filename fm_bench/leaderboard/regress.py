@@ -29,6 +29,7 @@ ALLOWED = {"training": (1.25, 3.0), "query": (1.25, 1.0), "memory": (1.15, 100.0
 """What a cost may exceed its recorded mean by, whatever its band: a factor, and an amount in its unit."""
 ALLOWED_ALONE = 1.5
 """The factor where one seed is recorded, which tells nothing of how a time varies."""
+_COSTS = {"training": "training time", "query": "time per query", "memory": "peak memory"}
 _UNITS = {"training": "s", "query": "ms", "memory": "MiB"}
 Verdict = Literal["ok", "worse", "not compared"]
 
@@ -133,6 +134,8 @@ def _judge(run: Measured, recorded: Sequence[Measured]) -> list[Finding]:
         same, note = [known for known in same if known.settings == newest.settings], "recorded with other settings"
     same = list({known.seed: known for known in sorted(same, key=lambda known: known.finished)}.values())
     findings = [_score(run, protocol, same, note) for protocol in run.scores]
+    lost = sorted({protocol for known in same for protocol in known.scores} - run.scores.keys())
+    findings += [_lost(run, protocol, note) for protocol in lost]
     here = [known for known in same if known.machine == run.machine]
     return findings + [_cost(run, cost, here, note) for cost in run.costs]
 
@@ -151,6 +154,13 @@ def _score(run: Measured, protocol: str, recorded: Sequence[Measured], note: str
     band = f"{'at most' if is_lower(now.metric) else 'at least'} {number(now.metric, one_end)} ({how})"
     shown = number(now.metric, mean), band, number(now.metric, now.value)
     return Finding(run.name, run.data, what, *shown, "worse" if worse else "ok", note)
+
+
+def _lost(run: Measured, protocol: str, note: str) -> Finding:
+    """A recorded protocol without a result now: a failure, unless the settings are others, which may ask otherwise."""
+    if note:
+        return _not_compared(run, protocol, note)
+    return Finding(run.name, run.data, protocol, "recorded", "a result", "none", "worse", "see the notes of its record")
 
 
 def expected(scores: Sequence[Score]) -> tuple[float, float, str]:
@@ -175,7 +185,7 @@ def _margin(values: Sequence[float]) -> float:
 
 
 def _cost(run: Measured, cost: str, recorded: Sequence[Measured], note: str) -> Finding:
-    what = {"training": "training time", "query": "time per query", "memory": "peak memory"}[cost]
+    what = _COSTS[cost]
     values = [known.costs[cost] for known in recorded if cost in known.costs]
     if not values:
         return _not_compared(run, what, "not recorded on this hardware")
@@ -194,10 +204,20 @@ def _not_compared(run: Measured, what: str, why: str) -> Finding:
     return Finding(run.name, run.data, what, "", "", "", "not compared", why)
 
 
-def failed(findings: Iterable[Finding], failures: Sequence[str] = ()) -> bool:
-    """Whether something became worse, a run failed, or nothing could be compared at all."""
-    verdicts = [finding.verdict for finding in findings]
-    return bool(failures) or "worse" in verdicts or "ok" not in verdicts
+def failed(findings: Sequence[Finding], failures: Sequence[str] = ()) -> bool:
+    """Whether something became worse, a run failed, or a method has no score that could be compared."""
+    worse = any(finding.verdict == "worse" for finding in findings)
+    return bool(failures) or worse or bool(unproved(findings)) or not findings
+
+
+def unproved(findings: Iterable[Finding]) -> list[str]:
+    """The methods of which nothing but time or memory was compared: such a test would pass whatever they find."""
+    compared: dict[str, bool] = {}
+    for finding in findings:
+        name = f"{finding.name} on {finding.data}"
+        scored = finding.verdict != "not compared" and finding.what not in _COSTS.values()
+        compared[name] = compared.get(name, False) or scored
+    return [name for name, scored in compared.items() if not scored]
 
 
 def summary(findings: Sequence[Finding], failures: Sequence[str] = ()) -> str:
@@ -212,6 +232,7 @@ def summary(findings: Sequence[Finding], failures: Sequence[str] = ()) -> str:
     else:
         head = f"nothing became worse in {len(compared)} comparisons" if compared else "nothing could be compared"
     lines = [f"## fm-bench regress: {head}", "", *(f"- {escape(failure)}" for failure in failures)]
+    lines += [f"- {escape(name)}: no score could be compared, so this test has failed" for name in unproved(findings)]
     lines += ["", line(["method", "data", "what", "recorded", "expected", "now", "verdict"]), line([":---"] * 7)]
     for finding in sorted(findings, key=lambda finding: order[finding.verdict]):
         verdict = f"**{finding.verdict}**" if finding.verdict == "worse" else finding.verdict

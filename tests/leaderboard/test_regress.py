@@ -82,10 +82,26 @@ def test_what_was_asked_something_else_is_not_compared():
     others = measured(seed=1, skill=0.1, request_digests=dict.fromkeys(("manipulate-1", "manipulate-2", "search"), "x"))
     found = judge([others], RECORDED)
     assert {each.verdict for each in found if "accuracy" in each.what} == {"not compared"}
+    assert {each.verdict for each in found} == {"not compared", "ok"}  # times are as ever, and prove nothing
+    assert failed(found)
+    assert "- amnet on garments: no score could be compared" in summary(found)
     (nothing,) = judge([measured("fcd")], RECORDED)
     assert (nothing.verdict, nothing.why) == ("not compared", "nothing is recorded")
     assert failed([nothing])  # a check that compared nothing has not passed
     assert "nothing could be compared" in summary([nothing])
+
+
+def test_a_recorded_protocol_without_a_result_is_worse_unless_the_settings_are_others():
+    fewer = {"manipulate-1": "aa" * 32}
+    found = judge([measured(seed=1, protocols=fewer)], RECORDED)
+    assert {each.what: each.verdict for each in found if each.what in ("manipulate-2", "search")} == {
+        "manipulate-2": "worse",
+        "search": "worse",
+    }
+    assert failed(found)
+    asked_less = judge([measured(seed=1, protocols=fewer, config={"evaluation": {"protocols": [*fewer]}})], RECORDED)
+    assert {each.verdict for each in asked_less if each.what in ("manipulate-2", "search")} == {"not compared"}
+    assert not failed(asked_less)
 
 
 def test_records_of_other_settings_stand_in_with_a_note_where_there_are_no_others():
