@@ -11,14 +11,17 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from fm_bench import recipe
 from fm_bench.bench import default_out, digest_of, run_fingerprint
+from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.readers import READERS
 from fm_bench.errors import UserError
@@ -26,6 +29,8 @@ from fm_bench.files import digest
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.table import duration
+from fm_bench.outcomes import refusals
+from fm_bench.questions import check_protocols
 
 EVERY = "all"
 """Stands for every method with every variant."""
@@ -66,10 +71,12 @@ class Job:
     Args:
         configs: what it runs: one configuration, or the folds of a cross-validation.
         command: arguments of ``fm-bench`` that run it.
+        named: whether its method was asked for by name; one of all is passed over where the data cannot answer it.
     """
 
     configs: tuple[RunConfig, ...]
     command: tuple[str, ...]
+    named: bool = True
 
     @property
     def name(self) -> str:
@@ -125,12 +132,15 @@ def run_all(
             of its own.
     """
     start = start or in_a_process
-    places, records, failures = _places(jobs, runs), dict[str, list[Record]](), dict[str, str]()
+    places, refused = _planned(jobs, runs)
+    records, failures = dict[str, list[Record]](), dict[str, str]()
     left, clock = [], TimeLeft()
     for job in jobs:
         if found := _recorded(places[job.name]):
             records[job.name] = found
             clock.add(job, sum(record.seconds.get("total", 0.0) for record in found))
+        elif job.name in refused:
+            say(f"{job.name} is skipped: {refused[job.name]}")
         else:
             left.append(job)
     say(f"{len(jobs)} runs: {len(records)} recorded already, {_to_go(left, clock)}")
@@ -138,13 +148,13 @@ def run_all(
         say(f"run {number} of {len(left)}: {job.name}")
         began = time.perf_counter()
         failure = start(job.command)
-        found = _recorded(places[job.name] or _places([job], runs)[job.name])
-        if failure is None and not found:
-            failure = f"it ended without a record below {runs}: were its code or data changed meanwhile?"
-        if failure is None:
+        found = _recorded(places[job.name] or _planned([job], runs)[0][job.name])
+        if found:  # a run that broke after its record was written is told, and counts
             records[job.name] = found
             clock.add(job, time.perf_counter() - began)
-        else:
+        elif failure is None:
+            failure = f"it ended without a record below {runs}: were its code or data changed meanwhile?"
+        if failure is not None:
             failures[job.name] = failure
         say(f"{job.name}: {failure or 'recorded'} ({_to_go(left[number:], clock)})")
     return Ended([record for job in jobs for record in records.get(job.name, ())], failures)
@@ -155,23 +165,48 @@ def _to_go(left: Sequence[Job], clock: TimeLeft) -> str:
     return f"{len(left)} to go" + (f", about {duration(seconds)}" if left and seconds is not None else "")
 
 
-def _places(jobs: Sequence[Job], runs: Path) -> dict[str, list[Path]]:
-    """Where the records of each job will lie; none for data that cannot be read, which the run itself will say."""
-    digests: dict[str, str] = {}
-    places: dict[str, list[Path]] = {}
+class Planned(NamedTuple):
+    """What is known of jobs, by their names, before any runs.
+
+    Attributes:
+        places: where their records will lie; nowhere for data that cannot be read, which the run itself will say.
+        refused: why their data cannot answer them; nothing of those that were asked for by name.
+    """
+
+    places: dict[str, list[Path]]
+    refused: dict[str, str]
+
+
+def _planned(jobs: Sequence[Job], runs: Path) -> Planned:
+    read: dict[str, tuple[Dataset, str]] = {}
+    planned = Planned({}, {})
     for job in jobs:
+        planned.places[job.name] = []
         try:
-            places[job.name] = [_place(config, runs, digests) for config in job.configs]
+            for config in job.configs:
+                asked = config.evaluation
+                room = [asked.protocols, asked.gallery, asked.requests, asked.shrink]  # by which a sample may be drawn
+                same = digest(config.data, config.reader, config.fold, config.loader.crop, room)
+                if same not in read:
+                    dataset = config.read()
+                    read[same] = dataset, digest_of(dataset)
+                if not job.named and (why := _refusal(config, read[same][0])):
+                    planned.refused[job.name] = why
+                folder = default_out(config, run_fingerprint(config, read[same][1]), runs)
+                planned.places[job.name].append(folder / record_file.FILE)
         except UserError:
-            places[job.name] = []
-    return places
+            planned.places[job.name] = []
+    return planned
 
 
-def _place(config: RunConfig, runs: Path, digests: dict[str, str]) -> Path:
-    same = digest(config.data, config.reader, config.fold, config.loader.crop)
-    if same not in digests:  # all methods read the same
-        digests[same] = digest_of(config.read())
-    return default_out(config, run_fingerprint(config, digests[same]), runs) / record_file.FILE
+def _refusal(config: RunConfig, dataset: Dataset) -> str | None:
+    """Why ``dataset`` allows nothing that ``config`` asks, or None."""
+    try:
+        check_protocols(config.evaluation, dataset)
+        refusals(config, dataset)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _recorded(places: Sequence[Path]) -> list[Record]:
@@ -188,26 +223,48 @@ def in_a_process(command: Sequence[str]) -> str | None:
     """Runs ``fm-bench`` with the arguments ``command``; returns a sentence if it failed.
 
     Raises:
-        KeyboardInterrupt: if the user interrupts it.
+        KeyboardInterrupt: if the user interrupts it, or somebody terminates this process.
     """
-    process = subprocess.Popen(  # noqa: S603 our own command line
-        [sys.executable, "-m", "fm_bench.cli", *command], stderr=subprocess.PIPE, text=True, errors="replace"
-    )
-    last = ""
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            sys.stderr.write(line)
-            last = line.strip() or last
-        status = process.wait()
-    except KeyboardInterrupt:
-        _end(process)
-        raise
+    said: list[str] = [""]
+    with _terminated_as_interrupted():
+        process = subprocess.Popen(  # noqa: S603 our own command line
+            [sys.executable, "-m", "fm_bench.cli", *command], stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+        listener = threading.Thread(target=_show, args=(process, said), daemon=True)
+        listener.start()
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            _end(process)
+            raise
+    listener.join(_PATIENCE)  # no longer: a killed run may leave processes behind that keep its output open
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
     if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}, as happens where memory runs out."
-    return None if status == 0 else last.removeprefix(_SENTENCE) or f"it ended with status {status}."
+        why = ", as happens where memory runs out" if status == -signal.SIGKILL else ""
+        return f"it was ended by {signal.Signals(-status).name}{why}."
+    return None if status == 0 else said[0].removeprefix(_SENTENCE) or f"it ended with status {status}."
+
+
+def _show(process: subprocess.Popen[str], said: list[str]) -> None:
+    """Passes on what a process writes to standard error, and keeps the last line that is not empty in ``said``."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
+        said[0] = line.strip() or said[0]
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Makes SIGTERM raise KeyboardInterrupt, so that no run goes on without the campaign that started it."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

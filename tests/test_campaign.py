@@ -2,14 +2,16 @@
 """Many runs in one command: what is recorded is skipped, what fails is told at the end, Ctrl-C loses nothing."""
 
 import dataclasses
+import os
 import sys
+import time
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 from fm_bench import recipe
-from fm_bench.campaign import Ended, Job, TimeLeft, _places, every_method, in_a_process, options_of, run_all
+from fm_bench.campaign import Ended, Job, TimeLeft, _planned, every_method, in_a_process, options_of, run_all
 from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.errors import UserError
@@ -19,9 +21,9 @@ sys.path.append(str(Path(__file__).parent / "leaderboard"))
 from records import make
 
 
-def job(spec: str, seed: int, data: str = "garments") -> Job:
+def job(spec: str, seed: int, data: str = "garments", *, named: bool = True) -> Job:
     config = configure(spec, data, "smoke", "common", seed)
-    return Job((config,), (spec, str(seed)))
+    return Job((config,), (spec, str(seed)), named)
 
 
 class Runner:
@@ -42,7 +44,7 @@ class Runner:
 
     @cached_property
     def places(self) -> dict[tuple[str, ...], Path]:
-        places = _places(self.jobs, self.runs)
+        places = _planned(self.jobs, self.runs).places
         return {job.command: places[job.name][0] for job in self.jobs}
 
     def record(self, command: tuple[str, ...]) -> Record:
@@ -81,6 +83,30 @@ def test_interrupted_the_same_campaign_goes_on_where_it_stopped(jobs, tmp_path):
     rest = Runner(tmp_path, jobs)
     campaign(rest)
     assert rest.started == [each.command for each in jobs[2:]]
+
+
+def test_what_the_data_cannot_answer_is_skipped_unless_it_was_asked_for_by_name(tmp_path):
+    every = Runner(tmp_path, [job("detector", 0, named=False), job("random", 0, named=False)])
+    ended, said = campaign(every)
+    assert every.started == [("random", "0")]
+    assert said[0].startswith("detector on garments, seed 0 is skipped: detection: the test pictures show no item both")
+    assert said[1] == "2 runs: 0 recorded already, 1 to go"
+    assert ended.failures == {}
+
+    by_name = Runner(tmp_path, [job("detector", 0)], fails=("detector",))
+    assert campaign(by_name)[0].failures == {"detector on garments, seed 0": "it broke."}
+
+
+def test_a_run_that_breaks_after_its_record_was_written_is_told_and_counts(jobs, tmp_path):
+    runner = Runner(tmp_path, jobs[:1])
+
+    def start(command):
+        runner(command)
+        return "the page could not be written."
+
+    ended = run_all(jobs[:1], tmp_path, print, start)
+    assert [record.name for record in ended.records] == ["random"]
+    assert list(ended.failures.values()) == ["the page could not be written."]
 
 
 def test_a_run_that_leaves_no_record_has_failed(jobs, tmp_path):
@@ -130,6 +156,7 @@ def test_options_of_other_readers_are_left_out():
         ("echo 'RuntimeError: odd' >&2; exit 1", "RuntimeError: odd"),
         ("exit 3", "it ended with status 3."),
         ("kill -KILL $$", "it was ended by SIGKILL, as happens where memory runs out."),
+        ("kill -SEGV $$", "it was ended by SIGSEGV."),
     ],
 )
 def test_how_a_process_ended_is_one_sentence(script, says, tmp_path, monkeypatch):
@@ -138,6 +165,31 @@ def test_how_a_process_ended_is_one_sentence(script, says, tmp_path, monkeypatch
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert in_a_process(["bench"]) == says
+
+
+def test_a_killed_run_whose_workers_live_on_does_not_hold_the_campaign(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nsleep 5 &\nkill -KILL $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("fm_bench.campaign._PATIENCE", 0.1)
+    began = time.monotonic()
+    assert "SIGKILL" in str(in_a_process(["bench"]))
+    assert time.monotonic() - began < 4
+
+
+def test_a_campaign_that_is_terminated_ends_its_run(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/ended; exit 130' INT\nsleep 0.3\nkill -TERM {os.getpid()}\n"
+        "while true; do sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("fm_bench.campaign._PATIENCE", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_process(["bench"])
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_process_that_was_interrupted_ends_the_campaign(tmp_path, monkeypatch):

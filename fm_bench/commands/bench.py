@@ -123,7 +123,8 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
             f"give --folds {FOLDS}, or leave it out for the data set's own split."
         )
     rest = [*options.rest, *(["--evaluation.index", options.index] if options.index is not None else [])]
-    specs = [spec for given in options.methods for spec in (every_method() if given == EVERY else [given])]
+    every = every_method() if EVERY in options.methods else []
+    named = [given for given in options.methods if given != EVERY]
     shared = ["--profile", options.profile, "--mode", options.mode, "--runs", str(options.runs)]
     shared += ["--log-pictures", str(options.log_pictures)] if options.log_pictures is not None else []
     shared += ["--tuned", str(options.tuned)] if options.tuned else []
@@ -132,7 +133,7 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
     for seed in options.seeds:
         for data in options.data:
             fitting = options_of(data, options.data, rest) if len(options.data) > 1 else rest
-            for spec in specs:
+            for spec in (*named, *every):
                 config = configure(spec, data, options.profile, options.mode, seed, fitting)
                 if options.tuned:
                     best, ledger = tuned_options(options.tuned, config.label, data)
@@ -140,7 +141,7 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
                     config = replace(config, tuned=ledger)
                 configs = cross_validation(config) if options.folds else [config]
                 command = ["bench", spec, "--data", data, "--seed", str(seed), *shared, *fitting]
-                job = Job(tuple(configs), tuple(command))
+                job = Job(tuple(configs), tuple(command), named=spec in named)
                 jobs.setdefault(job.name, job)
     return list(jobs.values())
 

@@ -33,10 +33,15 @@ def obstacle(config: RunConfig, dataset: Dataset) -> str | None:
         return "boxes are looked for in whole pictures, leave --loader.crop at full."
     try:
         boxed_rows(dataset, Split.TRAIN)
-        boxed_rows(dataset, Split.TEST)
+        asked = choose(dataset, 1, 0, REQUEST_SEED).street
         retriever_of(config)
     except UserError as error:
         return str(error)
+    if not len(asked):
+        return (
+            "the test pictures show no item both in the street and in the shop with a box around it, which is what "
+            "is asked: choose data with such pairs, such as garments-street."
+        )
     return None
 
 
