@@ -104,7 +104,7 @@ _NAMED = {  # protocol: metric: head, small print, definition
 }
 
 
-def heading(key: str, protocol: str) -> tuple[str, str]:
+def group_head(key: str, protocol: str) -> tuple[str, str]:
     """Head and definition of a column group."""
     return _ITEM if (key, shown.like(protocol)) == ("accuracy", "instance") else GROUPS[key]
 

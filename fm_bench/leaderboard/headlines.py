@@ -52,7 +52,7 @@ def _judgement(headline: Headline, verdicts: Sequence[Verdict], place: Place) ->
     own = [v for v in verdicts if v.claim.id.split()[0] == headline.id and (v.data, v.profile, v.mode) == place]
     tested = [verdict for verdict in own if verdict.outcome != "untested"]
     if not tested:
-        return Judgement("untested", "", None, 0, own[0].reason if own else "None of its methods was run here.")
+        return Judgement("untested", "", None, 0, own[0].reason if own else "What it compares was not run here.")
     outcomes = [verdict.outcome for verdict in tested]
     return Judgement(
         next(outcome for outcome in _WORST_FIRST if outcome in outcomes),

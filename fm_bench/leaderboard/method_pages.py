@@ -20,7 +20,7 @@ from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.charts import COLOURS
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, group_head
 from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
 from fm_bench.leaderboard.learning import Line, chart
 from fm_bench.leaderboard.links import slug
@@ -29,7 +29,7 @@ from fm_bench.leaderboard.rows import Cell, Row, Table, flat, hardware, pool, ta
 from fm_bench.leaderboard.shown import ABOUT, number, words, work
 from fm_bench.leaderboard.site import MODES, _environment, _source
 from fm_bench.leaderboard.table import MISSING, ends
-from fm_bench.leaderboard.views import timed
+from fm_bench.leaderboard.views import headings, timed
 
 FIRST = ("train/loss", "val/accuracy@20")
 """Curves that are shown at once; others can be unfolded."""
@@ -163,6 +163,7 @@ class Standing:
     """The method's rows in one table, with its variants, the leading row and the yardsticks."""
 
     table: Table
+    heading: str
     about: str
     place: str
     groups: tuple[tuple[str, str, int], ...]
@@ -260,7 +261,7 @@ def _description(run: Record, extras: Sequence[Extras]) -> tuple[str, ...]:
 
 
 def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) -> Part:
-    times = timed(of)
+    times, called = timed(of), headings(of)
     of = [table for table in of if any(row.label == label for row in table.rows)]
     own = [row for table in of for row in table.rows if row.label == label]
     runs = list({run.fingerprint: run for row in own for run in row.records}.values())
@@ -279,7 +280,7 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
         settings=_settings(runs[0], kept),
         runs=tuple((run, hardware(run)) for run in runs),
         notes=tuple(dict.fromkeys(note for row in own for note in row.notes)),
-        standings=tuple(_standing(label, table, times, kept) for table in of),
+        standings=tuple(_standing(label, table, called[table.key], times, kept) for table in of),
         seeds=tuple((names[run.fingerprint], colours[run.fingerprint]) for run in with_extras),
         stages=_stages(with_extras, kept, names, colours),
         shots=_shots(f"{name}-sheet", with_extras, kept),
@@ -300,7 +301,7 @@ def _settings(run: Record, kept: Mapping[str, Kept]) -> Settings:
     return Settings(changed, extras is not None, every)
 
 
-def _standing(label: str, table: Table, times: Mapping[str, Row], kept: Mapping[str, Kept]) -> Standing:
+def _standing(label: str, table: Table, heading: str, times: Mapping[str, Row], kept: Mapping[str, Kept]) -> Standing:
     own = [row for row in table.rows if row.label == label]
     competing = [row for row in table.rows if row.role == "method"]
     shown = [
@@ -312,6 +313,7 @@ def _standing(label: str, table: Table, times: Mapping[str, Row], kept: Mapping[
     groups = _groups(columns, table.key.protocol)
     return Standing(
         table=table,
+        heading=heading,
         about=ABOUT.get(table.key.protocol, ""),
         place=work(table.key.protocol, table.requests, table.key.gallery),
         groups=groups,
@@ -325,7 +327,7 @@ def _groups(columns: Iterable[Column], protocol: str) -> tuple[tuple[str, str, i
     widths: dict[str, int] = {}
     for column in columns:
         widths[column.group] = widths.get(column.group, 0) + 1
-    return tuple((*heading(group, protocol), width) for group, width in widths.items())
+    return tuple((*group_head(group, protocol), width) for group, width in widths.items())
 
 
 def _detail(row: Row, table: Table, kept: Mapping[str, Kept]) -> Detail:

@@ -27,7 +27,7 @@ from fm_bench.leaderboard.record import Record, load_all
 from fm_bench.leaderboard.rows import Table, tables
 from fm_bench.leaderboard.shown import number, unit, words, work
 from fm_bench.leaderboard.table import MISSING, ends
-from fm_bench.leaderboard.views import Bar, View, timed, view
+from fm_bench.leaderboard.views import Bar, View, headings, timed, view
 
 PAGE = "leaderboard.html"
 MODES = {
@@ -192,8 +192,8 @@ def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict], runs: Ma
     numbers = itertools.count(1)
     for place, members in itertools.groupby(all_tables, key=lambda table: table.key[:3]):
         group = list(members)
-        times = timed(group)
-        views = tuple(view(table, f"t{next(numbers)}", runs, times) for table in group)
+        times, called = timed(group), headings(group)
+        views = tuple(view(table, f"t{next(numbers)}", called[table.key], runs, times) for table in group)
         judged = [verdict for verdict in verdicts if (verdict.data, verdict.profile, verdict.mode) == place]
         data, profile, mode = place
         name = f"s{len(result) + 1}"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard import charts
 from fm_bench.leaderboard.charts import Axes, Mark
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, heading
+from fm_bench.leaderboard.columns import Column, Shown, columns_of, group_head
 from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.groups import Rank, ranks
 from fm_bench.leaderboard.record import Record
@@ -30,6 +30,7 @@ class View:
 
     id: str
     key: Key
+    heading: str
     about: str
     requests: int
     digests: str
@@ -95,19 +96,37 @@ def timed(tables: Sequence[Table]) -> dict[str, Row]:
     return found
 
 
-def view(table: Table, name: str, runs: Mapping[str, Run], times: Mapping[str, Row]) -> View:
+def headings(tables: Sequence[Table]) -> dict[Key, str]:
+    """What the tables of one data set, profile and mode are called: those of one protocol by what sets them apart."""
+    shared = Counter(table.key.heading for table in tables)
+    found = {}
+    for key in (table.key for table in tables):
+        others = [other.key for other in tables if other.key.heading == key.heading]
+        own = [_digests(key)[what] for what in _digests(key) if len({_digests(other)[what] for other in others}) > 1]
+        found[key] = f"{key.heading} ({', '.join(own)})" if shared[key.heading] > 1 and own else key.heading
+    return found
+
+
+def _digests(key: Key) -> dict[str, str]:
+    """What was asked, by kind: ``data 1234abcd``."""
+    each = {"data": key.data_digest, "protocol": key.protocol_digest, "requests": key.request_digest}
+    return {what: f"{what} {digest[:8]}" for what, digest in each.items()}
+
+
+def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: Mapping[str, Row]) -> View:
     """The table as the template shows it.
 
     Args:
         table: the table.
         name: its id on the page.
+        heading: what it is called there, see ``headings``.
         runs: fingerprint -> run with results for every request, for the ranks.
         times: label -> row of the latency table of the same data, profile and mode.
     """
     key = table.key
     columns = columns_of(table, times)
     groups = tuple(
-        (*heading(family, key.protocol), len(list(members)))
+        (*group_head(family, key.protocol), len(list(members)))
         for family, members in itertools.groupby(columns, lambda column: column.group)
     )
     every = list(dict.fromkeys(note for row in table.rows for note in row.notes))
@@ -115,13 +134,13 @@ def view(table: Table, name: str, runs: Mapping[str, Run], times: Mapping[str, R
     common = [note for note in every if len(table.rows) > 1 and all(note in row.notes for row in table.rows)]
     notes = {text: n for n, text in enumerate((note for note in every if note not in common), start=1)}
     places = ranks(table, runs)
-    digests = {"data": key.data_digest, "protocol": key.protocol_digest, "requests": key.request_digest}
     return View(
         id=name,
         key=key,
+        heading=heading,
         about=ABOUT.get(key.protocol, ""),
         requests=table.requests,
-        digests=", ".join(f"{what} {digest[:8]}" for what, digest in digests.items()),
+        digests=", ".join(_digests(key).values()),
         groups=groups,
         columns=columns,
         lines=_lines(table, columns, notes, places),
@@ -153,7 +172,7 @@ def _lines(
             tuple(column.cell(row) for column in columns),
             headline,
             _bar(headline, scale),
-            tuple(notes[note] for note in row.notes if note in notes),
+            tuple(sorted(notes[note] for note in row.notes if note in notes)),
             tuple(row.attribute_cell(attribute) for attribute in table.attributes),
             tuple((run, hardware(run)) for run in row.records),
         )

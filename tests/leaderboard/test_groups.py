@@ -63,6 +63,15 @@ def test_seeds_that_disagree_widen_the_doubt(tmp_path):
     assert [rank.first for rank in noisy.values()] == [1, 1]
 
 
+def test_resampled_seeds_vary_as_the_mean_of_seeds_does(tmp_path):
+    rates = np.array([0.45, 0.60, 0.75])
+    runs = [run(tmp_path, "a", {METRIC: outcomes(0.6, 60)}, seed, config={}) for seed in range(3)]
+    (table,) = tables(one.record for one in runs)
+    means = groups._over_seeds(np.tile(rates, (20_000, 1)), table, table.rows[0])
+    assert means.mean() == pytest.approx(0.60, abs=0.002)
+    assert means.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(3), rel=0.02)
+
+
 def test_holm_corrects_for_all_pairs(tmp_path):
     few = made(tmp_path / "few", {"a": 0.55, "b": 0.48})
     assert [rank.first for rank in standing(few).values()] == [1, 2]

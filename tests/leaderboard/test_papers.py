@@ -48,7 +48,7 @@ def test_main_claims_take_the_worst_verdict_of_their_comparisons(tmp_path):
     assert h1.first.difference.value == pytest.approx(0.2, abs=0.05)
     assert (h1.counts, h1.seeds, h1.provisional) == ("", 1, True)
     assert judged["H4"][0].reason == "amnet on manipulate-2 was not run on the same work."
-    assert judged["H8"][0].reason == "None of its methods was run here."
+    assert judged["H8"][0].reason == "What it compares was not run here."
     assert {cells[1].outcome for cells in judged.values()} == {"untested"}
 
 

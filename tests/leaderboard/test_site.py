@@ -108,6 +108,18 @@ def test_data_modes_protocols_and_digests_are_never_mixed():
     assert "protocol 77777777" in text
 
 
+def test_tables_of_one_protocol_are_called_by_what_sets_them_apart():
+    asked = {"manipulate-1": "5" * 64, "search": "6" * 64}
+    protocols = {"manipulate-1": "aa", "search": "bb"}
+    one = make("amnet", protocols=protocols, request_digests=asked)
+    other = make("flam", protocols=protocols, request_digests=asked | {"manipulate-1": "7" * 64})
+    page = render([one, other])
+    assert re.findall(r"<h3 id=.*?>(.*?)</h3>", page) == [
+        "manipulate-1 (requests 55555555)", "manipulate-1 (requests 77777777)", "search",
+    ]  # fmt: skip
+    assert page.count(">manipulate-1 (requests 55555555)</a>") == 1
+
+
 def test_seeds_are_one_row_with_mean_and_spread():
     text = render([make(seed=seed) for seed in (0, 1, 2)])
     row = Page(text).results()[0]["amnet"]
