@@ -32,34 +32,50 @@ from fm_bench.methods import Method
 LEDGER = "tuning.json"
 SCHEMA = 1
 OBJECTIVE = "val/accuracy@20"
+_OF_METHOD = "method."
 _KINDS = ("log", "between", "choice")
+_REFUSED = "refused"  # in the place of options: why there is nothing to search
 Space = Mapping[str, Mapping[str, Sequence[Any]]]
 """Option -> ``{"log": [low, high]}``, ``{"between": [low, high]}`` or ``{"choice": [...]}``."""
 
 
 def spaces() -> list[str]:
     """Methods that say what may be searched."""
-    return recipe.names("tuning")
+    return [name for name in recipe.names("tuning") if _REFUSED not in _read(name)]
 
 
 def space_of(method: str) -> Space:
     """What may be searched for ``method``: ``benchmarks/tuning/METHOD.yaml``.
 
     Raises:
-        UserError: if there is no such file, or it holds something else.
+        UserError: if there is no such file, it says why there is nothing to search, or it holds something else, such
+            as options of anything but the method: they could change how many images a trial uses, or on what.
     """
-    path = recipe.benchmarks_dir() / "tuning" / f"{method}.yaml"
+    path = _path(method)
     if not path.is_file():
         raise UserError(f"{method!r} has no search space {path}: write one, or tune one of {', '.join(spaces())}.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for option, how in (content or {}).items():
+    content = _read(method)
+    if _REFUSED in content:
+        raise UserError(f"{method} cannot be tuned, because {content[_REFUSED]}: tune one of {', '.join(spaces())}.")
+    for option, how in content.items():
+        if not option.startswith(_OF_METHOD):
+            raise UserError(f"{path}: {option} is no option of the method: search only among those named method.….")
         kind, values = next(iter(how.items())) if isinstance(how, dict) and len(how) == 1 else ("", [])
         ends = kind in ("log", "between") and (len(values) != 2 or not values[0] < values[1])
         if kind not in _KINDS or ends or not values or (kind == "log" and values[0] <= 0):
             raise UserError(f"{path}: {option} is {how!r}, but {{log: [low, high]}}, between or choice is needed.")
     if not content:
         raise UserError(f"{path} names no option: give at least one, such as `method.lr: {{log: [0.001, 0.1]}}`.")
-    return dict(content)
+    return content
+
+
+def _path(method: str) -> Path:
+    return recipe.benchmarks_dir() / "tuning" / f"{method}.yaml"
+
+
+def _read(method: str) -> dict[str, Any]:
+    content = yaml.safe_load(_path(method).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,7 @@ class Ledger:
         objective: what was maximised, and on how many requests.
         space: what could be chosen.
         data_digest: of the data without their test images.
+        settings: digest of what all trials have in common, the options of the command line included.
         code: digest of the sources.
         trials: in order; the first one has the recipe's own settings.
     """
@@ -97,6 +114,7 @@ class Ledger:
     objective: str
     space: dict[str, Any]
     data_digest: str
+    settings: str
     code: str
     trials: list[Trial] = field(default_factory=list)
 
@@ -111,18 +129,29 @@ class Ledger:
         return {"schema": SCHEMA, **asdict(self), "best": None if self.best is None else self.best.number}
 
     @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Ledger":
+        """The inverse of ``to_json``. Raises ValueError if ``value`` is nothing that ``tune`` writes."""
+        try:
+            trials = [Trial(**trial) for trial in value["trials"]]
+            own = {name: each for name, each in value.items() if name not in ("schema", "best")}
+            ledger = cls(**own | {"trials": trials})
+            if value["schema"] != SCHEMA or [trial.number for trial in trials] != list(range(len(trials))):
+                raise ValueError("another schema, or a trial is missing")
+            if ledger.to_json() != dict(value):
+                raise ValueError("its best trial is another one")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        return ledger
+
+    @classmethod
     def load(cls, folder: Path) -> "Ledger":
         """What ``tune`` wrote into ``folder``. Raises UserError if there is none, or it is damaged."""
         path = Path(folder) / LEDGER
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("schema") != SCHEMA:
-                raise ValueError("another schema")
-            content.pop("best")
-            return cls(**content | {"trials": [Trial(**trial) for trial in content["trials"]]})
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: give the folder that `fm-bench tune` wrote.") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} is no ledger of trials ({error}): tune again in another folder.") from error
 
 
@@ -253,7 +282,8 @@ class Tuner:
             images=base.budget,
             objective=f"{OBJECTIVE} on at most {base.loader.val_requests} validation requests",
             space=dict(space_of(base.method)),
-            data_digest=digest(digest_of(dataset), base.numeric()),
+            data_digest=digest_of(dataset),
+            settings=digest(base.numeric()),
             code=code_digest(),
         )
         if not (self.out / LEDGER).exists():
@@ -288,9 +318,10 @@ class Tuner:
         try:
             trial = self.trial or run_trial
             value, images = trial(self._config(parameters), dataset, trial_folder(self.out, number), self.console)
-        except UserError as error:  # a learning rate at which the loss is no number, say: it is spent all the same
+        except (UserError, ArithmeticError, RuntimeError, ValueError) as error:
+            # a learning rate at which the loss is no number, say: it is spent all the same, and would break again
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
-            return Trial(number, parameters, None, 0, round(time.perf_counter() - began, 1), str(error))
+            return Trial(number, parameters, None, 0, round(time.perf_counter() - began, 1), str(error) or repr(error))
         study.tell(asked, value)
         return Trial(number, parameters, value, images, round(time.perf_counter() - began, 1))
 
@@ -299,7 +330,7 @@ class Tuner:
         value = last.why if last.value is None else f"{OBJECTIVE} {last.value:.3f}"
         left = (trials - len(ledger.trials)) * sum(trial.seconds for trial in ledger.trials) / len(ledger.trials)
         shown = "" if best is None else f"; best so far {best.value:.3f} (trial {best.number})"
-        line = f"trial {last.number} of {trials}: {value}{shown}; about {left / 60:.0f} min left"
+        line = f"trial {last.number}, {len(ledger.trials)} of {trials}: {value}{shown}; about {left / 60:.0f} min left"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -318,8 +349,7 @@ def _inside(base: RunConfig, space: Space) -> dict[str, Any]:
     inside = {}
     for option, how in space.items():
         ((kind, values),) = how.items()
-        group, _, name = option.partition(".")
-        own = {"method": base.hyper, "loader": asdict(base.loader)}.get(group, {}).get(name)
+        own = base.hyper.get(option.removeprefix(_OF_METHOD))
         if kind == "choice":
             inside[option] = own if own in values else values[0]
         else:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every method gets as many trials of as many images, and no trial can see a test image."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fm_bench.catalog import Split
 from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.errors import UserError
+from fm_bench.leaderboard.filing import wrong_with
 from fm_bench.leaderboard.record import load
 from fm_bench.tuning import LEDGER, Ledger, Tuner, options_from, run_trial, space_of, spaces, without_test
 
@@ -125,6 +127,12 @@ def test_a_run_uses_the_best_settings_and_its_record_has_the_ledger(tmp_path, mo
     assert record.config["hyper"]["attributes_lr"] == best.parameters[LR]
     assert record.tuning == json.loads((tmp_path / "search" / LEDGER).read_text())
     assert len(record.config["tuned"]) == 64
+    about_tuning = [wrong for wrong in wrong_with(record) if "trial" in wrong]
+    assert about_tuning == []
+    forged = dataclasses.replace(record, tuning=record.tuning | {"seed": 9})
+    assert "not the one that its run was configured with" in " ".join(wrong_with(forged))
+    other = record.config | {"hyper": record.config["hyper"] | {"attributes_lr": 0.4}}
+    assert f"{LR} is not that of its best trial" in " ".join(wrong_with(dataclasses.replace(record, config=other)))
     assert bench("amnet", *tuned, out=tmp_path / "other") == 2
     assert "tuned attribute-based on garments, not amnet on garments" in capsys.readouterr().err
 
@@ -155,6 +163,8 @@ def test_every_space_is_of_options_that_the_method_has_and_holds_the_recipes_own
         ("method.lr: {log: [2, 1]}", "method.lr is"),
         ("method.lr: {around: [1, 2]}", "method.lr is"),
         ("method.lr: 3", "method.lr is 3"),
+        ("budget: {log: [100, 90000]}", "budget is no option of the method"),
+        ("refused: it is a bound", "mine cannot be tuned, because it is a bound"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_a_users_error(text, says, tmp_path, monkeypatch):
@@ -165,6 +175,31 @@ def test_a_space_that_makes_no_sense_is_a_users_error(text, says, tmp_path, monk
         space_of("mine")
     with pytest.raises(UserError, match="'other' has no search space"):
         space_of("other")
+
+
+def test_every_method_has_a_space_or_a_reason_why_not():
+    assert set(recipe.names("tuning")) == {name for name in recipe.names("methods") if not recipe.is_joined(name)}
+    assert "dsift-fisher" in spaces()
+    with pytest.raises(UserError, match="detector cannot be tuned, because it is judged by the boxes"):
+        space_of("detector")
+
+
+def test_a_trial_that_torch_cannot_finish_is_spent_too(tmp_path):
+    def breaks(config, dataset, folder, console):
+        raise RuntimeError
+
+    ledger = tuner(tmp_path, breaks).run(2)
+    assert [(trial.value, trial.why) for trial in ledger.trials] == [(None, "RuntimeError()")] * 2
+
+
+def test_a_ledger_with_a_trial_less_or_another_best_is_noticed(tmp_path):
+    tuner(tmp_path, pretend).run(3)
+    path = tmp_path / LEDGER
+    whole = json.loads(path.read_text())
+    for forged in (whole | {"trials": whole["trials"][1:]}, whole | {"best": (whole["best"] + 1) % 3}):
+        path.write_text(json.dumps(forged))
+        with pytest.raises(UserError, match="is no ledger of trials"):
+            Ledger.load(tmp_path)
 
 
 def test_a_damaged_ledger_is_a_users_error(tmp_path):

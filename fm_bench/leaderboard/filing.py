@@ -21,7 +21,7 @@ from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.extras import add_extras, remove_extras
 from fm_bench.leaderboard.folds import fold_of
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file, save
-from fm_bench.leaderboard.rows import settings
+from fm_bench.leaderboard.rows import flat, settings
 
 _STATED = ("method", "variant", "data", "profile", "mode", "seed")
 """What a record and its own configuration both say."""
@@ -72,8 +72,9 @@ def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
 def problems(folder: Path) -> list[str]:
     """One sentence for everything that is wrong with the records filed in ``folder``.
 
-    A record may be unreadable, edited, gone or filed by hand, contradict itself, or know another definition of a
-    protocol than its table does. Raises UserError if ``folder`` is not a folder, or the list of sums cannot be read.
+    A record may be unreadable, edited, gone or filed by hand, contradict itself or its per-request results, or know
+    another definition of a protocol than its table does. Raises UserError if ``folder`` is not a folder, or the list of
+    sums cannot be read.
     """
     found, records = [], []
     for path in find(folder):
@@ -83,7 +84,9 @@ def problems(folder: Path) -> list[str]:
             found.append(str(error))
             continue
         records.append(record)
-        found += [f"{path}: {wrong}" for wrong in wrong_with(record)]
+        found += [f"{path}: {wrong}" for wrong in (*wrong_with(record), *_wrong_place(record, path, folder))]
+        if requests_file(path).exists():  # the list tells where it is not
+            found += [f"{path}: {wrong}" for wrong in _wrong_requests(Run(record, requests_file(path)))]
     files = [path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith(".")]
     listed, present = _read(folder), _sums(files)
     where = _list_of(folder)
@@ -110,6 +113,7 @@ def wrong_with(record: Record) -> list[str]:
             found.append(f"its protocol {name!r} is not among those of this version: see `fm-bench list protocols`.")
         elif definition != _definition(name):
             found.append(f"its protocol {name!r} was defined otherwise than it is now: run it again.")
+    found += _wrong_tuning(record)
     for kind in ("fingerprint", "data_digest"):
         if not _is_sum(getattr(record, kind)):
             found.append(f"{kind} is {getattr(record, kind)!r}, which is no SHA-256 digest: run it again.")
@@ -134,6 +138,33 @@ def mixed(records: Iterable[Record]) -> list[str]:
         for place, by in definitions.items()
         if len(by) > 1
     ]
+
+
+def _wrong_place(record: Record, path: Path, folder: Path) -> list[str]:
+    """What is wrong with where a record lies: tables take it from anywhere below ``folder``, the list does not."""
+    if path.parent == Path(folder) and path.name == f"{_stem(record)}.json":
+        return []
+    return [f"a record of this run is filed as {_stem(record)}.json: file it with `fm-bench leaderboard add`."]
+
+
+def _wrong_tuning(record: Record) -> list[str]:
+    """What the ledger of a search says otherwise than the record that claims to use the best of it."""
+    if not record.tuning and not record.config.get("tuned"):
+        return []
+    from fm_bench.tuning import Ledger  # imports torch, which few who read records need
+
+    if record.config.get("tuned") != digest(record.tuning):
+        return ["its ledger of trials is not the one that its run was configured with: run it again."]
+    try:
+        ledger = Ledger.from_json(record.tuning)
+    except ValueError as error:
+        return [f"its ledger of trials could not be read ({error}): tune again."]
+    best = ledger.best
+    if (ledger.method, ledger.data) != (record.name, record.data) or best is None:
+        return [f"its ledger of trials is of {ledger.method} on {ledger.data}: run it again with its own."]
+    has = flat(record.config)
+    other = [name for name, value in best.parameters.items() if has.get(name.replace("method.", "hyper.", 1)) != value]
+    return [f"{name} is not that of its best trial: run it again without this option." for name in other]
 
 
 def _wrong_requests(run: Run) -> list[str]:

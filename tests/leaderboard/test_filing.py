@@ -117,10 +117,35 @@ def test_edited_lost_and_smuggled_files_are_noticed(tmp_path):
     requests_file(path).unlink()
     assert "npz is gone" in problems(filed)[0]
     path.rename(path.with_name("other.json"))
-    assert ["is gone" in each or "is not in" in each for each in problems(filed)] == [True] * 3
+    misplaced, *rest = problems(filed)
+    assert f"is filed as {path.name}" in misplaced
+    assert ["is gone" in each or "is not in" in each for each in rest] == [True] * 3
     (tmp_path / "filed.sha256").write_text("no sum\n")
     with pytest.raises(UserError, match="restore it"):
         problems(filed)
+
+
+def test_a_record_forged_together_with_its_sum_is_noticed_by_its_requests(tmp_path):
+    filed = tmp_path / "filed"
+    path = add(finished(tmp_path), filed)
+    value = json.loads(path.read_text())
+    better = {end: number + 0.1 for end, number in value["metrics"]["manipulate-1"]["accuracy@20"].items()}
+    value["metrics"]["manipulate-1"]["accuracy@20"] = better
+    sums = tmp_path / "filed.sha256"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text(json.dumps(value, indent=2) + "\n")
+    sums.write_text(sums.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+    (wrong,) = problems(filed)
+    assert "and the record states" in wrong
+
+
+def test_a_record_below_the_folder_reaches_tables_and_so_is_noticed(tmp_path):
+    filed = tmp_path / "filed"
+    add(finished(tmp_path), filed)
+    finished(filed / "smuggled", seed=1)
+    assert len(load_all(filed)[0]) == 2
+    (wrong,) = problems(filed)
+    assert "file it with `fm-bench leaderboard add`" in wrong
 
 
 def test_definitions_that_differ_within_a_table_are_named():
