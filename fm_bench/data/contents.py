@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What many files hold, remembered: digests, which tell byte-identical pictures, and the sizes of pictures."""
+"""What many files hold, remembered: digests, which tell byte-identical pictures, and how large pictures are."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from rich.console import Console
 from rich.progress import track
 
@@ -65,26 +65,34 @@ def content_digests(root: Path, names: NDArray[np.str_]) -> NDArray[np.bytes_]:
     return np.array([found[name] or of_name(name) for name in names.tolist()], dtype="S64")
 
 
-def picture_sizes(root: Path, names: NDArray[np.str_]) -> NDArray[np.int32]:
-    """Width and height of each picture ``(N, 2)`` by its header alone, 0 where there is no picture to be read.
+def picture_frames(root: Path, names: NDArray[np.str_]) -> NDArray[np.int32]:
+    """Stored width and height of each picture, and how EXIF data turn it (1 to 8, 1 for not at all), ``(N, 3)``.
 
-    Sizes are remembered like digests, see ``content_digests``.
+    Only headers are read. All three are 0 where there is no picture. They are remembered like digests, see
+    ``content_digests``.
 
     Args:
         root: the folder.
         names: ``(N,)`` paths below it.
     """
 
-    def size(path: str) -> bytes | None:
+    def frame(path: str) -> bytes | None:
         try:
             with Image.open(path, formats=FORMATS) as image:
-                return f"{image.width}x{image.height}".encode()
+                return f"{image.width}x{image.height}x{_orientation(image)}".encode()
         except Exception:  # decoders raise whatever hostile bytes lead them to
             return None
 
-    found = _remembered(root, names, "sizes", size)
-    sizes = [(found[name] or b"0x0").split(b"x") for name in names.tolist()]
-    return np.array(sizes, dtype="S10").reshape(len(names), 2).astype(np.int32)
+    found = _remembered(root, names, "frames", frame)
+    frames = [(found[name] or b"0x0x0").split(b"x") for name in names.tolist()]
+    return np.array(frames, dtype="S10").reshape(len(names), 3).astype(np.int32)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = 1
+    with contextlib.suppress(Exception):  # broken EXIF data turn nothing
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _remembered(

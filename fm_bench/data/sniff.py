@@ -61,9 +61,16 @@ def read_table_bytes(path: Path, what: str, accept: str | None = None) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} could not be read ({error.strerror or error}): it should be {what}.") from error
+        raise not_read(path, what, error) from error
     refuse_impostor(path, data[:HEAD], what, accept)
     return data
+
+
+def not_read(path: Path, what: str, error: OSError) -> UserError:
+    """An error about a table that cannot be read, or is not there; see ``read_table_bytes``."""
+    return UserError(
+        f"{path} could not be read ({error.strerror or error}): it should be {what}, put it there or mend its name."
+    )
 
 
 def refuse_impostor(path: Path, head: bytes, what: str, accept: str | None = None) -> None:

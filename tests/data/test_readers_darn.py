@@ -68,6 +68,9 @@ def test_paths_may_leave_out_the_folder_of_the_pictures(copy):
         path = copy / f"filenames_{name}.txt"
         path.write_text(path.read_text().replace("pic/", ""))
     assert read(copy).catalog.digest == before.digest
+    with (copy / "filenames_test.txt").open("a") as file:
+        file.write("x" * 5000 + "\n")  # longer than any file system's names
+    assert read(copy).catalog.image[:-1].tolist() == before.image.tolist()
 
 
 def test_labels_that_contradict_each_other_are_missing(copy):

@@ -224,6 +224,13 @@ def test_mistakes_in_fine_annotations(copy, name, change, says):
         read(copy, annotations="fine")
 
 
+@pytest.mark.parametrize("kind", ["bbox", "cate"])
+def test_what_one_fine_split_has_all_must_have(copy, kind):
+    (copy / f"Anno_fine/test_{kind}.txt").unlink()
+    with pytest.raises(UserError, match=rf"test_{kind}\.txt could not be read"):
+        read(copy, annotations="fine")
+
+
 def test_the_repack_with_six_numbers(tmp_path):
     data = read(fake.write_repack(tmp_path), annotations="fine")
     assert data.catalog.schema.names == ("texture", "sleeve", "length", "neckline", "fabric", "fit")

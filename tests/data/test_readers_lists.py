@@ -5,7 +5,17 @@ import pyarrow as pa
 import pytest
 
 from fm_bench.data.readers import lists
-from fm_bench.data.readers.lists import aligned, codes, columns, distinct, integers, places, read_rows, read_signs
+from fm_bench.data.readers.lists import (
+    aligned,
+    codes,
+    columns,
+    distinct,
+    integers,
+    paths,
+    places,
+    read_rows,
+    read_signs,
+)
 from fm_bench.errors import UserError
 
 TEXT = "3 \nname  type\nabstract chevron print       1  \na-line                       3\nv neck   04\n"
@@ -36,6 +46,20 @@ def test_line_ends_of_windows_a_byte_order_mark_and_empty_lines_at_the_end(path)
     found = rows(path, b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode() + b"\r\n\r\n")
     assert columns(found, ("name", "type"), spaces="first")["name"].to_pylist()[2] == "v neck"
     assert found.first == 3
+    path.write_bytes(b"\xef\xbb\xbf1\r\nitem signs\r\nid_1 1 0 -1\r\n\r\n")
+    signs = read_signs(path, "the table", 3, np.arange(3))
+    assert (signs.name.tolist(), signs.sign.tolist()) == (["id_1"], [[1, 0, -1]])
+    path.write_bytes(b"\xef\xbb\xbf1 0 -1\n")
+    assert read_signs(path, "it", 3, np.arange(3), named=False, count=False, header=False).sign.tolist() == [[1, 0, -1]]
+
+
+def test_a_list_that_is_not_there_or_has_an_empty_line(path):
+    for read in (read_rows, lambda path, what: read_signs(path, what, 1, np.arange(1))):
+        with pytest.raises(UserError, match=r"list\.txt could not be read .*should be a list, put it there or mend"):
+            read(path, "a list")
+    with pytest.raises(UserError, match=r"list\.txt line 2 is empty: .* take the file as it came"):
+        paths(rows(path, "a.jpg\n\nb.jpg\n", count=False, header=False))
+    assert paths(rows(path, "a.jpg\nb.jpg\n", count=False, header=False)).tolist() == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fm_bench.catalog import UnreadableImageError
 from fm_bench.cli import main
 from fm_bench.data import images
 from fm_bench.data.archives import extract
-from fm_bench.data.contents import content_digests, picture_sizes
+from fm_bench.data.contents import content_digests, picture_frames
 from fm_bench.data.images import FileSource, decode
 from fm_bench.data.readers.table import TableReader
 from fm_bench.data.rooted import MAX_BYTES, Folder, inside
@@ -94,7 +94,7 @@ def test_nothing_stalls_the_reader(tmp_path: Path) -> None:
     (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     names = ["pipe.jpg", "endless.jpg", "large.jpg", "circle.jpg"]
     assert len(set(content_digests(tmp_path, np.array(names)))) == 4  # of their names, since none has content
-    assert picture_sizes(tmp_path, np.array(names)).tolist() == [[0, 0]] * 4
+    assert picture_frames(tmp_path, np.array(names)).tolist() == [[0, 0, 0]] * 4
     assert [read(tmp_path, name) for name in names] == [
         "not a plain file",
         "a link out of the data set's folder",

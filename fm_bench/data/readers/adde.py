@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING, AttributeSchema
-from fm_bench.data.readers.lists import Rows, columns, integers, read_rows, read_signs, strings
+from fm_bench.data.readers.lists import Rows, columns, integers, paths, read_rows, read_signs
 from fm_bench.data.requests import MAX_CHANGES, Requests
 from fm_bench.errors import UserError
 
@@ -86,10 +86,7 @@ def read_list(folder: Path, which: str, sizes: tuple[int, ...]) -> Listed:
             values of one attribute; says which line.
     """
     path, labels = folder / f"imgs_{which}.txt", folder / f"labels_{which}.txt"
-    rows = read_rows(path, "a list of image paths", count=False, header=False)
-    image = strings(rows.text)
-    if (image == "").any():
-        raise rows.wrong(int((image == "").argmax()), "is empty", "remove the line, and that of the labels")
+    image = paths(read_rows(path, "a list of image paths", count=False, header=False))
     codes = one_hot(labels, "one-hot labels, one line per image", sizes)
     if len(codes) != len(image):
         raise UserError(

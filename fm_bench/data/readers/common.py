@@ -278,6 +278,10 @@ def below(root: Path, folders: Iterable[str], image: NDArray[np.str_]) -> NDArra
         folders: where pictures may be, relative to root; the first one if none holds any.
         image: ``(N,)`` paths as a list has them.
     """
-    few = [name for name in image[:: -(-len(image) // _LOOKED_AT)].tolist() if "\0" not in name]
-    folder = max(folders, key=lambda folder: sum((root / folder / name).is_file() for name in few))
+    few = image[:: -(-len(image) // _LOOKED_AT)].tolist()
+
+    def there(folder: str) -> int:  # a Path's own is_file raises at names that are too long
+        return sum(os.path.isfile(root / folder / name) for name in few)  # noqa: PTH113
+
+    folder = max(folders, key=there)
     return np.char.add(f"{folder}/", image) if folder else image

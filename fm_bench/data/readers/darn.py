@@ -27,7 +27,7 @@ from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests
 from fm_bench.data.images import FileSource
 from fm_bench.data.readers.common import OnError, below, check_inside, duplicates, groups
-from fm_bench.data.readers.lists import Rows, read_rows, strings
+from fm_bench.data.readers.lists import Rows, paths, read_rows
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 
@@ -88,7 +88,7 @@ class DarnReader:
         root = Path(self.root).expanduser()
         _check_root(root)
         lists = {split: _pictures(root, name) for split, name in LISTS.items()}
-        listed = np.concatenate([strings(rows.text) for rows in lists.values()])
+        listed = np.concatenate([paths(rows) for rows in lists.values()])
         image = below(root, FOLDERS, listed)
         split = np.repeat(list(lists), [len(rows.text) for rows in lists.values()]).astype(np.int8)
         for part, rows in lists.items():
@@ -130,11 +130,7 @@ def _check_root(root: Path) -> None:
 
 
 def _pictures(root: Path, name: str) -> Rows:
-    rows = read_rows(root / f"filenames_{name}.txt", "a list of image paths", count=False, header=False)
-    empty = np.asarray(pc.equal(rows.text, ""))
-    if empty.any():
-        raise rows.wrong(int(empty.argmax()), "is empty", "other files count lines, so take the file as it came")
-    return rows
+    return read_rows(root / f"filenames_{name}.txt", "a list of image paths", count=False, header=False)
 
 
 def _facts(root: Path, lists: dict[Split, Rows]) -> tuple[Facts, NDArray[np.int64]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING
 from fm_bench.data import downloads
-from fm_bench.data.contents import picture_sizes
+from fm_bench.data.contents import picture_frames
 from fm_bench.data.readers.lists import Rows, codes, columns, integers, places, read_rows
 from fm_bench.errors import UserError
 
@@ -139,25 +139,37 @@ def boxes(folder: Path, image: NDArray[np.str_], pixels: NDArray[np.int64]) -> t
     Args:
         folder: that the paths start from.
         image: ``(N,)`` paths.
-        pixels: ``(N, 4)`` left, top, right and bottom.
+        pixels: ``(N, 4)`` left, top, right and bottom, in the picture as it is stored; where EXIF data turn the
+            picture, the box turns with it.
 
     Returns:
         ``(N, 4)`` in [0, 1], the whole picture where the box is empty or the picture cannot be read; and notes on how
         many these are.
     """
-    size = picture_sizes(folder, image)
+    frame = picture_frames(folder, image)
+    size, orientation = frame[:, :2], frame[:, 2]
     unread = (size == 0).any(axis=1)
     box = pixels / np.tile(np.maximum(size, 1), 2)
     beyond = ~unread & ((box < 0) | (box > 1)).any(axis=1)
     box = box.clip(0, 1)
     empty = ~unread & ((box[:, 2:] <= box[:, :2]).any(axis=1))
     box[unread | empty] = (0, 0, 1, 1)
+    box = _turned(box, orientation)
     told = {
         "pictures are missing or cannot be read": unread,
         "boxes reach beyond their picture and are cut to it": beyond,
         "boxes are empty or not listed: the whole picture stands in": empty,
     }
     return box.astype(np.float32), [f"{which.sum():,} {what}" for what, which in told.items() if which.any()]
+
+
+def _turned(box: NDArray[np.float64], orientation: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Boxes ``(N, 4)`` of pictures as they are stored, in the pictures upright, by EXIF orientation ``(N,)``."""
+    box = np.where((orientation >= 5)[:, None], box[:, [1, 0, 3, 2]], box)  # width and height change places
+    for side, mirrored in ((0, (2, 3, 6, 7)), (1, (3, 4, 7, 8))):
+        rows = np.isin(orientation, mirrored)
+        box[rows, side], box[rows, side + 2] = 1 - box[rows, side + 2], 1 - box[rows, side]
+    return box
 
 
 def attribute_list(rows: Rows) -> tuple[list[str], NDArray[np.int64]]:

@@ -32,7 +32,7 @@ from fm_bench.data.readers.deepfashion_files import (
     single,
     text,
 )
-from fm_bench.data.readers.lists import Rows, columns, integers, read_rows, strings
+from fm_bench.data.readers.lists import Rows, columns, integers, paths, read_rows
 from fm_bench.errors import UserError
 
 GROUPS = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
@@ -63,7 +63,7 @@ def read_fine(root: Path, chosen: Sequence[str] | None) -> Annotated:
     """
     folder = next(root / name for name in _FOLDERS if (root / name).is_dir())
     names, group = _attributes(folder)
-    has_category = (folder / "train_cate.txt").is_file()
+    has_category = _any(folder, "cate")
     known = [*(["category"] if has_category else []), *GROUPS]
     wanted = list(chosen or known)
     for name in wanted:
@@ -72,18 +72,24 @@ def read_fine(root: Path, chosen: Sequence[str] | None) -> Annotated:
                 f"attribute {name!r} is not in the fine annotations of {root}: choose among {nearest(name, known)}."
             )
     lists = {split: _plain(folder / f"{split.name.lower()}.txt", "a list of images", _no_path) for split in Split}
-    for rows in lists.values():
-        check_inside(pictures(root), strings(rows.text), rows.path, unit="line", first=rows.first)
-    image = np.concatenate([strings(rows.text) for rows in lists.values()])
+    images = [paths(rows) for rows in lists.values()]
+    for rows, held in zip(lists.values(), images, strict=True):
+        check_inside(pictures(root), held, rows.path, unit="line", first=rows.first)
+    image = np.concatenate(images)
     split = np.repeat(list(lists), [len(rows.text) for rows in lists.values()]).astype(np.int8)
     found, several = _values(folder, lists, names, group, wanted)
     if "category" in wanted:
         listed = find(root, "Anno_fine/list_category_cloth.txt", "Anno_coarse/list_category_cloth.txt")
         found["category"] = _categories(folder, lists, listed)
-    has_boxes = all((folder / f"{split.name.lower()}_bbox.txt").is_file() for split in Split)
+    has_boxes = _any(folder, "bbox")
     pixels = _stack(lists, "bbox", _box) if has_boxes else None
     notes = () if has_boxes else ("the annotations have no boxes",)
     return Annotated(image, split, {name: found[name] for name in wanted}, several, pixels, notes)
+
+
+def _any(folder: Path, kind: str) -> bool:
+    """Whether a file of this kind is there for some split, so that all splits must have theirs."""
+    return any((folder / f"{split.name.lower()}_{kind}.txt").is_file() for split in Split)
 
 
 def _attributes(folder: Path) -> tuple[list[str], NDArray[np.int64]]:
@@ -105,7 +111,8 @@ def _attributes(folder: Path) -> tuple[list[str], NDArray[np.int64]]:
 def _plain(path: Path, what: str, is_header: Callable[[str], bool]) -> Rows:
     """Rows of a file without a count, and without the line of column names that some copies have."""
     rows = read_rows(path, what, count=False, header=False)
-    return Rows(path, rows.text[1:], 2) if is_header(rows.text[0].as_py()) else rows
+    first = rows.text[0].as_py()
+    return Rows(path, rows.text[1:], 2) if first and is_header(first) else rows
 
 
 def _no_path(line: str) -> bool:

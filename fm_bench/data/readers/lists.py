@@ -10,6 +10,7 @@ For example::
 Some have no line of names, some neither, and one column of a file may hold spaces of its own.
 """
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fm_bench.data.sniff import HEAD, read_table_bytes, refuse_impostor
+from fm_bench.data.sniff import HEAD, not_read, read_table_bytes, refuse_impostor
 from fm_bench.errors import UserError
 
 _CHUNK = 8 << 20
@@ -150,6 +151,16 @@ def codes(rows: Rows, column: pa.StringArray, known: Sequence[str], name: str) -
     return np.asarray(found, dtype=np.int64)
 
 
+def paths(rows: Rows) -> NDArray[np.str_]:
+    """The rows of a list of nothing but paths, ``(N,)``. Raises UserError if one is empty; names its line."""
+    empty = np.asarray(pc.equal(rows.text, ""))
+    if empty.any():
+        raise rows.wrong(
+            int(empty.argmax()), "is empty", "other files go by the places of its lines, so take the file as it came"
+        )
+    return strings(rows.text)
+
+
 def places(rows: Rows, names: pa.StringArray, wanted: NDArray[np.str_]) -> NDArray[np.int64]:
     """The row ``(M,)`` of a list that is about each wanted name, whatever the order of its rows; −1 if none is.
 
@@ -242,8 +253,9 @@ def _blocks(path: Path, what: str) -> Iterator[bytes]:
     """A file's bytes in blocks of whole lines, each with its end."""
     try:
         with path.open("rb") as file:
-            refuse_impostor(path, file.read(HEAD), what)
-            file.seek(0)
+            head = file.read(HEAD)
+            refuse_impostor(path, head, what)
+            file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
             rest = b""
             while data := file.read(_CHUNK):
                 whole, end, rest = (rest + data).rpartition(b"\n")
@@ -252,7 +264,7 @@ def _blocks(path: Path, what: str) -> Iterator[bytes]:
             if rest.strip():
                 yield rest + b"\n"
     except OSError as error:
-        raise UserError(f"{path} could not be read ({error.strerror or error}): it should be {what}.") from error
+        raise not_read(path, what, error) from error
 
 
 def _preamble(block: bytes, lines: int) -> tuple[list[str], bytes]:
