@@ -191,9 +191,9 @@ def partners(dataset: Dataset) -> list[Finding]:
     street = catalog.domain == Domain.STREET
     asked = {split: np.flatnonzero(street & (catalog.split == split)) for split in Split}
     offered = {split: np.flatnonzero(~street & (catalog.split == split)) for split in Split}
-    what = "street photos"
-    if dataset.queries is not None:
-        what, asked = "queries", {Split.TEST: dataset.queries[_valid(dataset.queries, catalog)]}
+    what, by_item = "street photos", True
+    if dataset.queries is not None:  # which may ask for attributes alone
+        by_item, what, asked = False, "queries", {Split.TEST: dataset.queries[_valid(dataset.queries, catalog)]}
         offered = {Split.TEST: gallery_of(dataset)}
     for split, rows in asked.items():
         if not len(rows):
@@ -203,9 +203,8 @@ def partners(dataset: Dataset) -> list[Finding]:
             files, name = catalog.image[rows[alone]].tolist(), split.name.lower()
             all_alone = bool(alone.all()) and split == Split.TEST
             text = f"{what} of the {name} split have no shop photo of their item there" + (": all of them" * all_alone)
-            findings.append(
-                Finding("partners", len(files), text, files, "problem" if all_alone else "note", _unasked(all_alone))
-            )
+            lost = all_alone and by_item
+            findings.append(Finding("partners", len(files), text, files, "problem" if lost else "note", _unasked(lost)))
     return findings
 
 

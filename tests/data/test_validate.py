@@ -178,6 +178,14 @@ def test_street_photos_without_a_shop_photo(data):
     assert "of the train split" in partners[0]["text"]
 
 
+def test_queries_may_ask_for_attributes_alone(data):
+    alone = replace(data.catalog, item=np.arange(len(data.catalog)))
+    report = validate(data._replace(catalog=alone, queries=np.array([8])))
+    assert report["problems"] == []
+    (found,) = [finding for finding in report["findings"] if finding["check"] == "partners"]
+    assert (found["level"], found["count"]) == ("note", 1)
+
+
 def test_queries_and_requests(data):
     labels = data.catalog.labels
     target = np.stack([labels[9], labels[9], labels[9]]).astype(np.int16)
