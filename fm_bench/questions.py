@@ -101,7 +101,8 @@ def needs(name: str) -> str:
     sizes = [f"the images of {' or '.join(protocol.like)}"] if protocol.like else [sample.sizes() for sample in own]
     number = {None: "", "all": "every request that the gallery can answer", "published": "the published requests"}
     asked = number[protocol.requests] if not isinstance(protocol.requests, int) else f"{protocol.requests:,} requests"
-    return f"{protocol.paper}; needs {data}" + "".join(f"; {part}" for part in (*sizes, asked) if part)
+    read = [f"read with {sample.read}" for sample in own if sample.read]
+    return f"{protocol.paper}; needs {data}" + "".join(f"; {part}" for part in (*read, *sizes, asked) if part)
 
 
 def ask(dataset: Dataset, gallery: NDArray[np.int64], protocol: Protocol, limit: int | None) -> Requests:

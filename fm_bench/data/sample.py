@@ -25,6 +25,7 @@ _Split = Literal["own", "drawn", "folds"]
 _SHRUNK = 0.5  # of the pictures there are, what is held out at most where sizes shrink
 _ANOTHER = "this is not the task of the paper"
 _CHUNKS = 10  # of a cross-validation
+_WORDS = ("data", "read")  # of no influence on a number
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Sample:
     """Which pictures a paper's protocol is about.
 
     Args:
-        data: names of the data sets that it is defined on; they change no number, and so no digest.
+        data: names of the data sets that it is defined on; like ``read`` they change no number, and so no digest.
         split: ``own`` takes the data's own split, ``drawn`` draws one, and ``folds`` is a 5-fold cross-validation in
             which all pictures are searched, those of training included.
         gallery: pictures that are searched, no more and no less; None for whatever the data hold.
@@ -44,6 +45,7 @@ class Sample:
         values: each attribute's most frequent values that are kept; pictures with another one count as unlabelled.
             None for all.
         labelled: pictures that are searched or ask have every attribute labelled.
+        read: how the data must be read to fill the sizes, as options of their reader, for people.
         part: what all pictures are of, such as ``tops``, where the data hold other pictures too. Nothing tells them
             apart here: data with more pictures than ``gallery`` are refused.
 
@@ -60,6 +62,7 @@ class Sample:
     values: int | None = None
     labelled: bool = False
     part: str = ""
+    read: str = ""
 
     def __post_init__(self) -> None:
         for field in ("data", "attributes"):
@@ -99,7 +102,7 @@ class Sample:
     def content(self) -> dict[str, Any]:
         """What can change a number, and is not as usual."""
         plain = asdict(self)
-        return {f.name: plain[f.name] for f in fields(self) if f.name != "data" and plain[f.name] != f.default}
+        return {f.name: plain[f.name] for f in fields(self) if f.name not in _WORDS and plain[f.name] != f.default}
 
     def sizes(self) -> str:
         """How many pictures it takes, in words; empty where it takes whatever there is."""
@@ -147,9 +150,10 @@ class _Whose(NamedTuple):
     data: str
 
     def lacks(self, sample: Sample, found: str) -> UserError:
+        read = f", read them with {sample.read}" if sample.read else ""
         return UserError(
             f"{self.protocol} needs {sample.sizes()}, but {self.data} holds {found}: a smaller sample is another task, "
-            f"so get all of the data (docs/data/{self.data}.md), or try it out with --profile smoke."
+            f"so get all of the data (docs/data/{self.data}.md){read}, or try it out with --profile smoke."
         )
 
     def shrunk(self, sample: Sample, gallery: int, queries: int | None) -> str:

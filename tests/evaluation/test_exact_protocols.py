@@ -37,7 +37,7 @@ from fm_bench.recipe import EvaluationConfig
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "protocols"
 EXACT = {
-    "adde_m": ("00b7747d4a", ["shopping100k", "deepfashion"]),
+    "adde_m": ("00b7747d4a", ["shopping100k"]),
     "amgan_darn": ("00bbeda9c3", ["darn"]),
     "amgan_s100k": ("9dd68e5f08", ["shopping100k"]),
     "amgan_timing": ("d09e3e1c3d", []),
@@ -191,6 +191,22 @@ def test_what_is_exact_is_not_shrunk_without_leave():
         data_for("amnet_darn_1", room=None)
     with pytest.raises(UserError, match="flam_fir_inshop needs 12,612 images searched"):
         data_for("flam_fir_inshop", room=None)
+
+
+def test_how_the_data_must_be_read_is_said_before_and_when_they_are_too_few():
+    catalog = Catalog(
+        AttributeSchema.from_dict({"texture": ["a", "b"]}),
+        np.array([str(i) for i in range(20)]),
+        np.zeros((20, 1), np.int16),
+        np.arange(20),
+        np.full(20, Split.TRAIN, np.int8),
+        np.full(20, Domain.SHOP, np.int8),
+    )
+    advice = "--data.attributes category,texture,fabric,shape,part,style --data.multiple missing"
+    sample = load_protocol("amnet_df_texture").sample
+    with pytest.raises(UserError, match=rf"holds 20 shop photos: .*read them with {advice}, or try"):
+        sampled(Dataset(catalog, Noise()), sample, "amnet_df_texture", "deepfashion")
+    assert f"read with {advice}" in needs("amnet_df_texture")
 
 
 def test_fewer_requests_than_the_paper_asked_are_refused(monkeypatch):
