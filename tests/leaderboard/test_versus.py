@@ -95,6 +95,10 @@ def test_a_side_is_one_method(tmp_path):
     asked(tmp_path / "b", "x", outcomes(0.5), config={"fold": 1})
     with pytest.raises(UserError, match="folds of a cross-validation"):
         side(tmp_path / "b")
+    for seed, code in enumerate("ab"):
+        asked(tmp_path / "d", "x", outcomes(0.5), seed, code={"version": "0.1.0", "digest": code * 64})
+    with pytest.raises(UserError, match="ran with different code"):
+        side(tmp_path / "d")
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="holds no run"):
         side(tmp_path / "c")
