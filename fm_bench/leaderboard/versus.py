@@ -80,7 +80,7 @@ def side(path: Path) -> list[Run]:
     newest = {run.record.seed: run for run in sorted(runs, key=lambda run: run.record.finished)}
     if len({run.record.code["digest"] for run in newest.values()}) > 1:
         raise UserError(
-            f"{path} holds seeds of {runs[0].record.name} that ran with different code, which no table takes for one row: "
+            f"{path} holds seeds of {runs[0].record.name} that ran with different code, which is no one row: "
             "run the older ones again."
         )
     return [newest[seed] for seed in sorted(newest)]
