@@ -21,6 +21,7 @@ from fm_bench.files import digest
 from fm_bench.leaderboard.folds import extent, fold_of, t_interval
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.shown import headline, order, rank
+from fm_bench.leaderboard.tags import tags_of
 from fm_bench.recipe import EXACT
 
 RETRIEVAL = "retrieval"
@@ -35,36 +36,6 @@ _FOLDED = (
 )
 
 Role = Literal["method", "floor", "ceiling"]
-
-
-class Tag(NamedTuple):
-    """A word beside the rows of some methods in the tables of some protocols.
-
-    Attributes:
-        text: the word.
-        methods, protocols: where it stands.
-        unless: setting of these methods that does away with it.
-    """
-
-    text: str
-    methods: frozenset[str]
-    protocols: frozenset[str]
-    unless: str = ""
-
-
-_TWO = frozenset({"manipulate-2", "amnet_darn_2", "amgan_s100k", "amgan_darn"})
-_WISHES = _TWO | {"manipulate-1", "region", "gallery-sweep-1", "amnet_darn_1", "amnet_df_texture", "fsn_s100k_1"}
-_WISHES |= {"fsn_df_1", "fsn_region", "flam_darn", "flam_s100k", "adde_m"}
-TAGS = (
-    Tag(
-        "no manipulation",  # the query is searched as it is, whatever is asked
-        frozenset({"darn", "dsift-fisher", "pretrained"}),
-        _WISHES,
-        unless="substitute",
-    ),
-    # their papers change one attribute
-    Tag("extension", frozenset({"fashionsearchnet", "flam", "cls-concat", "emb-concat"}), _TWO),
-)
 
 
 class Cell(NamedTuple):
@@ -139,14 +110,7 @@ class Row:
     @property
     def tags(self) -> tuple[str, ...]:
         """What must be known to read the row in its table."""
-        run, hyper = self.first, self.first.config.get("hyper", {})
-        return tuple(
-            tag.text
-            for tag in TAGS
-            if run.method in tag.methods
-            and self.protocol in tag.protocols
-            and not (tag.unless and hyper.get(tag.unless))
-        )
+        return tags_of(self.first, self.protocol)
 
     @property
     def headline(self) -> str:
@@ -371,9 +335,8 @@ def _row(protocol: str, runs: list[Record], reference: Record) -> Row:
         notes.append(_difference(runs[0], reference))
     tied = statistics.fmean(run.tied.get(protocol, 0.0) for run in kept)
     if tied >= 0.01:
-        notes.append(
-            f"{tied:.0%} of the requests have ties across the last rank that is kept; a seeded order breaks them."
-        )
+        share = f"{protocol}: {tied:.0%} of the requests"
+        notes.append(f"{share} have ties across the last rank that is kept; a seeded order breaks them.")
     return Row(kept, protocol, tuple(notes))
 
 

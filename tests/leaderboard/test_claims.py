@@ -12,8 +12,8 @@ from fm_bench.evaluation import Protocol
 from fm_bench.leaderboard import claims
 from fm_bench.leaderboard.claims import CLAIMS, outcome
 from fm_bench.leaderboard.compare import Comparison, differences, pooled
-from fm_bench.leaderboard.rows import TAGS
 from fm_bench.leaderboard.shown import is_lower
+from fm_bench.leaderboard.tags import TAGS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 AMNET = [claim for claim in CLAIMS if claim.id in ("H1", "H2", "H3", "H4", "AMN-07", "AMN-10")]

@@ -54,7 +54,7 @@ def test_everything_a_run_left_is_on_its_page():
         "Stage ranking",
         "Trained elsewhere.",
         "request followed have the wanted value of a changed attribute 25.0 %",
-        "as if nothing was asked 30.0 % .200–.300",  # noqa: RUF001
+        "as if nothing was asked 30.0 % 20.0–30.0 %",  # noqa: RUF001
         "kept attribute lost have another value of an attribute that was to stay 25.0 %",
         "Of the first 10 results of 1,500 requests",
         "12.5 % 62.5 % 50.0 %",
@@ -110,7 +110,7 @@ def test_rates_and_curves_of_seeds_are_put_together():
     kept[records[1].fingerprint] = (extras(records[1], rates=changed), picture())
     text = render_pages(records, kept, HOME)["amnet.html"]
     said = words_of(text)
-    assert "changed attribute 30.0 % .250–.350" in said  # noqa: RUF001
+    assert "changed attribute 30.0 % 25.0–35.0 %" in said  # noqa: RUF001
     assert "seed 0 seed 1" in said
     assert text.count('class="curve"') == 2 * 2
     assert "seed 1, epoch 2: 0.5" in said

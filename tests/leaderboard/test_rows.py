@@ -104,7 +104,7 @@ def test_the_newest_run_of_a_seed_counts_and_the_others_are_mentioned():
 
 def test_ties_become_a_note():
     (row,) = tables([make(protocols={"search": "cc"}, tied={"search": 0.25})])[0].rows
-    assert "25% of the requests have ties" in row.notes[0]
+    assert row.notes[0].startswith("search: 25% of the requests have ties")
 
 
 def test_order_of_records_does_not_matter():
