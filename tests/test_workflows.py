@@ -76,8 +76,9 @@ def test_the_regression_test_runs_nightly_and_by_label_and_uploads_in_any_case()
     upload = steps(path)[-1]
     assert upload["if"] == "always()"
     from fm_bench.commands import regress
+    from fm_bench.leaderboard.links import METHODS
     from fm_bench.leaderboard.site import PAGE
 
-    defaults = "runs/regress/summary.md", f"runs/regress/{PAGE}"
+    defaults = "runs/regress/summary.md", f"runs/regress/{PAGE}", f"runs/regress/{METHODS}"  # the page links to these
     assert set(upload["with"]["path"].split()) >= set(defaults)
     assert '"runs/regress/summary.md"' in Path(regress.__file__).read_text()
