@@ -13,6 +13,8 @@ from fm_bench.leaderboard.table import count, duration, ends
 
 Shown = tuple[float, str, str]
 """A number to sort by, its text, and the small print under it."""
+Times = Mapping[tuple[str, int], Row]
+"""Rows of a latency table by label and embedding size: vectors of another size are not searched in the same time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +111,10 @@ def group_head(key: str, protocol: str) -> tuple[str, str]:
     return _ITEM if (key, shown.like(protocol)) == ("accuracy", "instance") else GROUPS[key]
 
 
-def columns_of(table: Table, times: Mapping[str, Row] = MappingProxyType({})) -> tuple[Column, ...]:
+def columns_of(table: Table, times: Times = MappingProxyType({})) -> tuple[Column, ...]:
     """The columns that some row of ``table`` has a value for: metrics first, then what they cost.
 
-    ``times`` are the rows of the latency table that belongs to it, by label.
+    ``times`` are the rows of the latency table that belongs to it.
     """
     metrics = shown.columns(table.key.protocol, table.metrics, shown.PAGE)
     timed = table.headline in shown.TIMES  # query by query, so that the mean of a batch says nothing more
@@ -149,12 +151,13 @@ def _metric(metric: str, protocol: str) -> Column:
     return Column("detection", head, small, metric, cell, metric)
 
 
-def _time(times: Mapping[str, Row], metric: str) -> Column:
+def _time(times: Times, metric: str) -> Column:
     """A column of the latency table beside the results of another protocol."""
     of_protocol = _metric(metric, "latency")
 
     def cell(row: Row) -> Shown | None:
-        return of_protocol.cell(times[row.label]) if row.label in times else None
+        found = times.get((row.label, row.first.dim))
+        return None if found is None else of_protocol.cell(found)
 
     symbol, meaning = of_protocol.title.partition(": ")[2].split(", ", 1)
     return Column("timed", symbol, of_protocol.head, f"{symbol}: {meaning}", cell)

@@ -20,7 +20,7 @@ from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.charts import COLOURS
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, group_head
+from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group_head
 from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
 from fm_bench.leaderboard.learning import Line, chart
 from fm_bench.leaderboard.links import slug
@@ -301,7 +301,7 @@ def _settings(run: Record, kept: Mapping[str, Kept]) -> Settings:
     return Settings(changed, extras is not None, every)
 
 
-def _standing(label: str, table: Table, heading: str, times: Mapping[str, Row], kept: Mapping[str, Kept]) -> Standing:
+def _standing(label: str, table: Table, heading: str, times: Times, kept: Mapping[str, Kept]) -> Standing:
     own = [row for row in table.rows if row.label == label]
     competing = [row for row in table.rows if row.role == "method"]
     shown = [

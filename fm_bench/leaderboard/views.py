@@ -4,7 +4,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard import charts
 from fm_bench.leaderboard.charts import Axes, Mark
-from fm_bench.leaderboard.columns import Column, Shown, columns_of, group_head
+from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group_head
 from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.groups import Rank, ranks
 from fm_bench.leaderboard.record import Record
@@ -87,12 +87,12 @@ def kind_of(row: Row) -> str:
     return "variant" if row.role == "method" and row.first.variant else row.role
 
 
-def timed(tables: Sequence[Table]) -> dict[str, Row]:
-    """Label -> the row of the latency table among ``tables``, all of one data set, profile and mode."""
-    found: dict[str, Row] = {}
+def timed(tables: Sequence[Table]) -> Times:
+    """The rows of the latency table among ``tables``, all of one data set, profile and mode."""
+    found: dict[tuple[str, int], Row] = {}
     for table in tables:
         for row in table.rows if table.headline in TIMES else ():
-            found.setdefault(row.label, row)
+            found.setdefault((row.label, row.first.dim), row)
     return found
 
 
@@ -113,7 +113,7 @@ def _digests(key: Key) -> dict[str, str]:
     return {what: f"{what} {digest[:8]}" for what, digest in each.items()}
 
 
-def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: Mapping[str, Row]) -> View:
+def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: Times) -> View:
     """The table as the template shows it.
 
     Args:
@@ -121,7 +121,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         name: its id on the page.
         heading: what it is called there, see ``headings``.
         runs: fingerprint -> run with results for every request, for the ranks.
-        times: label -> row of the latency table of the same data, profile and mode.
+        times: of the latency table of the same data, profile and mode.
     """
     key = table.key
     columns = columns_of(table, times)
@@ -214,14 +214,13 @@ def _curves(table: Table, notes: Mapping[str, int]) -> Figure | None:
     return Figure(axes, charts.lines(marks, axes), tuple(mark.label for mark in marks), _unlabelled(marks))
 
 
-def _scatter(table: Table, notes: Mapping[str, int], times: Mapping[str, Row]) -> Figure | None:
+def _scatter(table: Table, notes: Mapping[str, int], times: Times) -> Figure | None:
     """What the table is ranked by over the time of a query, where two or more methods have both."""
     if like(table.key.protocol) in _NO_SCATTER or unit(table.headline):
         return None
     x, said = "milliseconds from a query's picture to its ranked list", "mean over a batch of queries"
-    marks = _timed_marks(table, notes, {row.label: row.mean("query_ms") for row in table.rows})
-    alone = {label: cell.value for label, row in times.items() if (cell := row.cell(TIMES[0]))}
-    if len(measured := _timed_marks(table, notes, alone)) > 1:
+    marks = _timed_marks(table, notes, lambda row: row.mean("query_ms"))
+    if len(measured := _timed_marks(table, notes, lambda row: _alone(times.get((row.label, row.first.dim))))) > 1:
         x, said = "T_sum, milliseconds for one query alone", "from the latency table of the same data"
         marks = measured
     if len(marks) < 2:
@@ -231,11 +230,17 @@ def _scatter(table: Table, notes: Mapping[str, int], times: Mapping[str, Row]) -
     return Figure(axes, charts.scatter(marks, axes), tuple(mark.label for mark in marks), note)
 
 
-def _timed_marks(table: Table, notes: Mapping[str, int], times: Mapping[str, float | None]) -> list[Mark]:
+def _alone(row: Row | None) -> float | None:
+    """The milliseconds of one query in a row of a latency table."""
+    cell = None if row is None else row.cell(TIMES[0])
+    return None if cell is None else cell.value
+
+
+def _timed_marks(table: Table, notes: Mapping[str, int], time_of: Callable[[Row], float | None]) -> list[Mark]:
     return [
         Mark(_named(table, row, notes), [time], [cell.value], kind_of(row), cell.low, cell.high)
         for row in table.rows
-        if row.role == "method" and (time := times.get(row.label)) and (cell := row.cell(table.headline))
+        if row.role == "method" and (time := time_of(row)) and (cell := row.cell(table.headline))
     ]
 
 

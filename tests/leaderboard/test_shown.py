@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tables of protocols that have columns, a headline or marks of their own."""
 
+import dataclasses
 import io
 import re
 
@@ -224,6 +225,21 @@ def test_the_page_shows_times_with_the_fastest_first():
     assert lefts == [pytest.approx(9.3, abs=0.1), pytest.approx(93.3, abs=0.1)]
     assert f"1,500 queries one by one, {GALLERY:,} gallery vectors" in text
     assert "<figure" not in text
+
+
+def test_times_of_single_queries_stand_beside_rows_whose_vectors_are_as_long():
+    asked = {"manipulate-1": "aa" * 32}
+    found = [make(name, protocols=asked) for name in ("amnet", "flam")]
+    found += [
+        record("latency", latency(0.5), "amnet"),
+        dataclasses.replace(record("latency", latency(0.5), "flam"), dim=768),
+    ]
+    page = Page(render(found))
+    heads = [cell[2].split()[0] for cell in page.tables[0][1]]
+    rows = page.results()[0]
+    at = heads.index("T_sum")
+    assert rows["amnet"][at] == ["20.0", "19.4–20.8"]  # noqa: RUF001
+    assert rows["flam"][at] == ["–"]  # noqa: RUF001
 
 
 def test_the_page_shows_what_prototypes_and_classifiers_show():
