@@ -75,6 +75,19 @@ def test_inshop_queries_gallery_and_a_validation_split_by_items(shop):
     assert InShopReader(str(shop)).read().catalog.digest == catalog.digest
 
 
+def test_inshop_items_that_share_a_file_are_on_one_side_of_the_validation_split(small):
+    images = np.array([line.split()[0] for line in (small / PARTITION).read_text().splitlines() if "train" in line])
+    first, second = images[:4], images[4:8]  # all of one item, and of another
+    (small / "Img" / first[0]).write_bytes((small / "Img" / second[0]).read_bytes())
+    seen = set()
+    for seed in range(8):
+        catalog = InShopReader(str(small), min_count=1, val_share=0.4, split_seed=seed).read().catalog
+        together = catalog.split[np.isin(catalog.image, [*first, *second])]
+        assert len(set(together.tolist())) == 1
+        seen.add(int(together[0]))
+    assert seen == {Split.TRAIN, Split.VAL}
+
+
 def test_inshop_labels_are_those_of_the_files(shop):
     catalog = InShopReader(str(shop), min_count=1).read().catalog
     items = [n // 4 for n in range(320)]
