@@ -19,6 +19,8 @@ RECORDS = Path("leaderboards/records")
 BASELINES = Path("benchmarks/baselines")
 SEEDS = {False: [0], True: [0, 1, 2]}
 """Of a test, and of what is recorded for later ones."""
+RUNS = {False: Path("runs/regress"), True: Path("runs/baseline")}
+"""The same."""
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +41,12 @@ def add(commands: Commands) -> None:
         help=f"folder of records, or file that --update wrote (default: {BASELINES}/PROFILE.json if there is one, else "
         f"{RECORDS})",
     )
-    command.add_argument("--runs", type=Path, default=Path("runs/regress"), help="where the runs are kept")
+    command.add_argument(
+        "--runs",
+        type=Path,
+        help=f"where the runs are kept (default {RUNS[False]}; with --update {RUNS[True]}, since what is recorded "
+        "is not run again, and none is to be compared with itself)",
+    )
     command.add_argument("--summary", type=Path, default=Path("runs/regress/summary.md"), help="Markdown to write")
     command.add_argument("--update", action="store_true", help="record the runs in the baseline file, test nothing")
     command.set_defaults(mode="common", folds=None, index=None, logger="none", log_pictures=None, tuned=None)
@@ -58,6 +65,7 @@ def _regress(options: argparse.Namespace) -> int:
             f"{baseline} has no run of profile {options.profile} on {' or '.join(options.data)}: record some with "
             "`fm-bench regress --update METHOD …`."
         )
+    options.runs = options.runs or RUNS[options.update]
     options.seeds = SEEDS[options.update] if options.seeds is None else options.seeds
     console = Console(stderr=True)
 

@@ -2,6 +2,7 @@
 """A drop is caught, noise is not; none of these numbers was measured."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from records import make
@@ -170,10 +171,11 @@ def test_a_folder_of_records_is_not_overwritten_and_an_empty_one_is_a_users_erro
 
 def test_update_records_three_seeds_in_a_file(tmp_path, monkeypatch):
     records = [make("random", seed, profile="smoke") for seed in (0, 1, 2)]
-    asked = []
+    asked, places = [], set()
 
     def run_all(jobs, runs, say):
         asked.extend(job.name for job in jobs)
+        places.add(runs)
         return Ended(records, {})
 
     monkeypatch.setattr("fm_bench.campaign.run_all", run_all)
@@ -181,3 +183,8 @@ def test_update_records_three_seeds_in_a_file(tmp_path, monkeypatch):
     assert main(["regress", "random", "--update", "--baseline", str(path)]) == 0
     assert asked == [f"random on garments, seed {seed}" for seed in (0, 1, 2)]
     assert [run.seed for run in recorded_in(path)] == [0, 1, 2]
+    main(["regress", "random", "--baseline", str(path), "--summary", str(tmp_path / "summary.md")])
+    assert places == {
+        Path("runs/baseline"),
+        Path("runs/regress"),
+    }  # or the recorded runs would be compared with themselves
