@@ -155,9 +155,9 @@ def _flam() -> Iterator[Reported]:
     ):
         yield from _all({"darn": values}, top, data, exact, "instance", _FLAM, "Table 2", others)
     mean = "mean of the three attributes"
-    for data, values in (("darn", (0.719, 0.6167)), ("shopping100k", (0.8443, 0.7693))):
+    for data, read in (("darn", (0.719, 0.6167)), ("shopping100k", (0.8443, 0.7693))):
         metrics = ("manipulated", "original")
-        yield from _all({"flam": values}, metrics, data, "flam_cls", "classification", _FLAM, "Table 5", mean)
+        yield from _all({"flam": read}, metrics, data, "flam_cls", "classification", _FLAM, "Table 5", mean)
 
 
 def _amgan() -> Iterator[Reported]:
