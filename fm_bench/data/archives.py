@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fm_bench.data.images import inside
+from fm_bench.data.rooted import inside
 from fm_bench.errors import UserError
 
 MAX_GROWTH = 100

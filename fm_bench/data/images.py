@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 from fm_bench.catalog import UnreadableImageError
 from fm_bench.data.cache import ImageCache, cached_images
 from fm_bench.data.jpeg import decode_plain, plain_size
-from fm_bench.data.rooted import Folder, inside
+from fm_bench.data.rooted import Folder
 from fm_bench.data.sniff import HEAD, image_kind, impostor
 from fm_bench.files import digest as digest_of
 
-__all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit", "inside"]
+__all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit"]
 
 MAX_PIXELS = 89_478_485
 """Pictures above this are refused before they are decoded (a quarter of a gigabyte as RGB; Pillow's own limit)."""

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fm_bench.catalog import UnreadableImageError
-from fm_bench.data.images import decode, fit, inside
+from fm_bench.data.images import decode, fit
+from fm_bench.data.rooted import inside
 from fm_bench.data.sniff import HEAD, refuse_impostor
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, replacing

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.catalog import Split
-from fm_bench.data.images import inside
+from fm_bench.data.rooted import inside
 from fm_bench.errors import UserError
 
 OnError = Literal["fail", "skip"]

@@ -12,9 +12,9 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
-from fm_bench.leaderboard.papers.claim import Claim
+from fm_bench.leaderboard.papers.claim import AMGAN, Claim
 
-_amgan = functools.partial(Claim, source="Yang et al., SIGIR 2020")
+_amgan = functools.partial(Claim, source=AMGAN)
 METRICS = ("accuracy@1", "accuracy@10", "ndcg@10", "mrr@1000")
 _CHANGES = {"manipulate-1": "one attribute", "manipulate-2": "two attributes"}
 _NAMES = {

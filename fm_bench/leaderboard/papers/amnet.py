@@ -3,9 +3,9 @@
 
 import functools
 
-from fm_bench.leaderboard.papers.claim import Claim
+from fm_bench.leaderboard.papers.claim import AMNET, Claim
 
-_amnet = functools.partial(Claim, source="Zhao et al., CVPR 2017")
+_amnet = functools.partial(Claim, source=AMNET)
 _amnet_growing = functools.partial(_amnet, protocol="gallery-sweep-1", lower=True)
 
 CLAIMS = (

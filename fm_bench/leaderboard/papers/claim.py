@@ -4,6 +4,15 @@
 import dataclasses
 from typing import NamedTuple
 
+AMGAN, AMNET, DARN, FLAM, FSN = (
+    "Yang et al., SIGIR 2020",
+    "Zhao et al., CVPR 2017",
+    "Huang et al., ICCV 2015",
+    "Shin et al., BMVC 2019",
+    "Ak et al., CVPR 2018",
+)
+"""The papers, as pages and tables cite them."""
+
 
 class Measure(NamedTuple):
     """A number that a run has: of which method, which metric, and of which requests.

@@ -3,9 +3,9 @@
 
 import functools
 
-from fm_bench.leaderboard.papers.claim import Claim
+from fm_bench.leaderboard.papers.claim import DARN, Claim
 
-_darn = functools.partial(Claim, source="Huang et al., ICCV 2015", protocol="instance")
+_darn = functools.partial(Claim, source=DARN, protocol="instance")
 _darn_growing = functools.partial(_darn, protocol="gallery-sweep", lower=True)
 
 _RETRIEVAL = (

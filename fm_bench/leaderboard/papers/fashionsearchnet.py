@@ -3,9 +3,9 @@
 
 import functools
 
-from fm_bench.leaderboard.papers.claim import Claim
+from fm_bench.leaderboard.papers.claim import FSN, Claim
 
-_fsn = functools.partial(Claim, source="Ak et al., CVPR 2018")
+_fsn = functools.partial(Claim, source=FSN)
 
 CLAIMS = (
     _fsn(

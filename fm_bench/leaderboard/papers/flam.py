@@ -12,9 +12,9 @@ backbones (FLM-71 to 78), which are an option and no row of their own.
 
 import functools
 
-from fm_bench.leaderboard.papers.claim import Claim
+from fm_bench.leaderboard.papers.claim import FLAM, Claim
 
-_flam = functools.partial(Claim, source="Shin et al., BMVC 2019")
+_flam = functools.partial(Claim, source=FLAM)
 _instance = functools.partial(_flam, protocol="instance")
 _classified = functools.partial(
     _flam,

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from fm_bench.leaderboard.papers.amgan import METRICS, TABLE_3
+from fm_bench.leaderboard.papers.claim import AMGAN, AMNET, DARN, FLAM, FSN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +40,6 @@ class Reported:
     note: str = ""
 
 
-_DARN, _AMNET, _FSN, _FLAM, _AMGAN = (
-    "Huang et al., ICCV 2015",
-    "Zhao et al., CVPR 2017",
-    "Ak et al., CVPR 2018",
-    "Shin et al., BMVC 2019",
-    "Yang et al., SIGIR 2020",
-)
 _DROP = "printed as a drop in points"
 
 
@@ -57,8 +51,8 @@ def _all(rows: Mapping[str, Sequence[float]], metrics: Sequence[str], *rest: str
 
 
 def _amnet() -> Iterator[Reported]:
-    darn = ("darn", "amnet_darn_1", "manipulate-1", _AMNET)
-    deepfashion = ("deepfashion", "amnet_df_texture", "manipulate-1", _AMNET)
+    darn = ("darn", "amnet_darn_1", "manipulate-1", AMNET)
+    deepfashion = ("deepfashion", "amnet_df_texture", "manipulate-1", AMNET)
     top = ["accuracy@20"]
     yield from _all({"amnet": [0.545], "amnet/no-memory": [0.230]}, top, *darn, "Section 5.2")
     yield from _all({"amnet/no-ranking": [0.316]}, top, *darn, "Section 5.2", _DROP)
@@ -68,11 +62,11 @@ def _amnet() -> Iterator[Reported]:
     for place, values in ((darn, (0.46, 0.23, 0.32, 0.33)), (deepfashion, (0.39, 0.23, 0.28, 0.21))):
         ndcg = {name: [value] for name, value in zip(names, values, strict=True)}
         yield from _all(ndcg, ["ndcg@20"], *place, "Table 2")
-    two = ("darn", "amnet_darn_2", "manipulate-2", _AMNET, "Section 5.5")
+    two = ("darn", "amnet_darn_2", "manipulate-2", AMNET, "Section 5.5")
     yield from _all({"amnet": [0.464, 0.41]}, ["accuracy@20", "ndcg@20"], *two)
     for place, values in ((darn, (0.374, 0.589, 0.994, 0.330)), (deepfashion, (0.550, 0.743, 0.745, 0.558))):
         growing = {name: [value] for name, value in zip(names, values, strict=True)}
-        yield from _all(growing, ["increment_ratio@20"], *place[:2], "gallery-sweep-1", _AMNET, "Section 5.4")
+        yield from _all(growing, ["increment_ratio@20"], *place[:2], "gallery-sweep-1", AMNET, "Section 5.4")
 
 
 def _fsn() -> Iterator[Reported]:
@@ -82,7 +76,7 @@ def _fsn() -> Iterator[Reported]:
         ("shopping100k", "fsn_s100k_1", 0.566, (0.512, 0.406, 0.216)),
         ("deepfashion", "fsn_df_1", 0.376, (0.313, 0.246, 0.126)),
     ):
-        place = (data, exact, "manipulate-1", _FSN, "Section 4.2")
+        place = (data, exact, "manipulate-1", FSN, "Section 4.2")
         rest = {
             name: [number]
             for name, number in zip(("fashionsearchnet/no-aam", "amnet", "attribute-based"), others, strict=True)
@@ -91,12 +85,12 @@ def _fsn() -> Iterator[Reported]:
         yield from _all(rest, ["accuracy@30"], *place, derived)
     region = {"fashionsearchnet/region-aware": [0.222], given: [0.086], "amnet": [0.012]}
     yield from _all(
-        region, ["success@5"], "shopping100k", "fsn_region", "region", _FSN, "Table 1", "success rate of a user study"
+        region, ["success@5"], "shopping100k", "fsn_region", "region", FSN, "Table 1", "success rate of a user study"
     )
 
 
 def _darn() -> Iterator[Reported]:
-    place = ("darn", "darn_c2s", "instance", _DARN)
+    place = ("darn", "darn_c2s", "instance", DARN)
     yield from _all({"pretrained/cnn": [0.268], "darn/conv4-5": [0.570]}, ["accuracy@20"], *place, "Section 5.3")
     ndcg = {
         "dsift-fisher": [0.290],
@@ -111,7 +105,7 @@ def _darn() -> Iterator[Reported]:
     }
     yield from _all(ndcg, ["ndcg@20"], *place, "Table 3")
     growing = {"dsift-fisher": [1.154], "pretrained/nin": [0.638], "darn/arn": [0.645], "darn": [0.282]}
-    yield from _all(growing, ["increment_ratio@20"], "darn", "darn_c2s", "gallery-sweep", _DARN, "Section 5.5")
+    yield from _all(growing, ["increment_ratio@20"], "darn", "darn_c2s", "gallery-sweep", DARN, "Section 5.5")
     found = {
         "detector/cnn+svm": (0.520, 0.412, 0.560),
         "detector/cnn+svr": (0.545, 0.452, 0.567),
@@ -119,7 +113,7 @@ def _darn() -> Iterator[Reported]:
         "detector/an+svr": (0.744, 0.683, 0.635),
     }
     metrics = ("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes")
-    yield from _all(found, metrics, "darn", "detection", "detection", _DARN, "Table 2")
+    yield from _all(found, metrics, "darn", "detection", "detection", DARN, "Table 2")
 
 
 def _flam() -> Iterator[Reported]:
@@ -133,38 +127,38 @@ def _flam() -> Iterator[Reported]:
     }
     for i, (data, exact) in enumerate((("darn", "flam_darn"), ("shopping100k", "flam_s100k"))):
         of_data = {method: [values[i]] for method, values in manipulated.items()}
-        yield from _all(of_data, ["accuracy@50"], data, exact, "manipulate-1", _FLAM, "Table 3, All")
+        yield from _all(of_data, ["accuracy@50"], data, exact, "manipulate-1", FLAM, "Table 3, All")
     first = {
         "cls-concat": (0.284, 0.660, 0.838, 0.932),
         "emb-concat": (0.340, 0.632, 0.732, 0.812),
         "flam": (0.176, 0.458, 0.707, 0.884),
     }
     top = ("accuracy@1", "accuracy@5", "accuracy@20", "accuracy@100")
-    yield from _all(first, top, "darn", "flam_darn", "manipulate-1", _FLAM, "Table 4")
+    yield from _all(first, top, "darn", "flam_darn", "manipulate-1", FLAM, "Table 4")
     same = {
         "cls-concat": (0.043, 0.092, 0.164, 0.301),
         "emb-concat": (0.020, 0.043, 0.083, 0.180),
         "flam": (0.095, 0.200, 0.329, 0.519),
     }
-    yield from _all(same, top, "deepfashion-c2s", "flam_fir_c2s", "instance", _FLAM, "Table 4")
+    yield from _all(same, top, "deepfashion-c2s", "flam_fir_c2s", "instance", FLAM, "Table 4")
     others = "of DARN, as FLAM's authors print it"
     top = ("accuracy@1", "accuracy@5", "accuracy@20", "accuracy@50")
     for data, exact, values in (
         ("deepfashion-inshop", "flam_fir_inshop", (0.381, 0.547, 0.675, 0.716)),
         ("deepfashion-c2s", "flam_fir_c2s", (0.036, 0.063, 0.111, 0.152)),
     ):
-        yield from _all({"darn": values}, top, data, exact, "instance", _FLAM, "Table 2", others)
+        yield from _all({"darn": values}, top, data, exact, "instance", FLAM, "Table 2", others)
     mean = "mean of the three attributes"
     for data, read in (("darn", (0.719, 0.6167)), ("shopping100k", (0.8443, 0.7693))):
         metrics = ("manipulated", "original")
-        yield from _all({"flam": read}, metrics, data, "flam_cls", "classification", _FLAM, "Table 5", mean)
+        yield from _all({"flam": read}, metrics, data, "flam_cls", "classification", FLAM, "Table 5", mean)
 
 
 def _amgan() -> Iterator[Reported]:
     for i, (data, exact) in enumerate((("shopping100k", "amgan_s100k"), ("darn", "amgan_darn"))):
         rows = {method: values[i] for method, values in TABLE_3.items()}
         mixed = "one and two changed attributes mixed"
-        yield from _all(rows, METRICS, data, exact, "manipulate-1", _AMGAN, "Table 3", mixed)
+        yield from _all(rows, METRICS, data, exact, "manipulate-1", AMGAN, "Table 3", mixed)
     times = {
         "fcd": (0.180, 0.153, 0.333),
         "amnet": (0.019, 0.928, 0.947),
@@ -173,7 +167,7 @@ def _amgan() -> Iterator[Reported]:
         "amgan-t": (0.042, 0.149, 0.191),
     }
     metrics = ("t_repr_ms", "t_sea_ms", "t_sum_ms")
-    yield from _all(times, metrics, "not named", "amgan_timing", "latency", _AMGAN, "Table 4", "seconds")
+    yield from _all(times, metrics, "not named", "amgan_timing", "latency", AMGAN, "Table 4", "seconds")
 
 
 REPORTED: tuple[Reported, ...] = (*_amnet(), *_fsn(), *_darn(), *_flam(), *_amgan())
