@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Linear scores of proposals from their features: classification or regression on overlap, with hard-example mining."""
+"""Linear scores of proposals from their features: classification or regression on overlap, with hard-example mining.
 
-from typing import Any, Literal, NamedTuple
+scikit-learn is imported where something is learnt: that takes half a second, which every other method would wait for.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC, LinearSVR
 
 from fm_bench.detection.boxes import Boxes, offsets
 from fm_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
 
 F32 = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]  # features may be kept as float16
@@ -88,6 +91,8 @@ def learn_scorer(
     Raises:
         UserError: if there is nothing to tell apart.
     """
+    from sklearn.preprocessing import StandardScaler
+
     if kind == "svm":
         right, wrong = overlap >= 1, overlap < BACKGROUND
         target = np.where(right, 1, -1).astype(np.float32)
@@ -129,6 +134,9 @@ def learn_offsets(features: Floats, boxes: Boxes, truth: Boxes, overlap: F32, pe
         overlap: ``(n,)`` of the two.
         penalty: of the squared weights, on standardised features; R-CNN has 1,000 and other features.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
     near = overlap >= NEAR
     chosen = features[near].astype(np.float32)
     scaler = StandardScaler().fit(chosen)
@@ -136,8 +144,10 @@ def learn_offsets(features: Floats, boxes: Boxes, truth: Boxes, overlap: F32, pe
     return _unscaled(ridge.coef_, ridge.intercept_, scaler)
 
 
-def _fit(kind: str, features: Floats, target: F32, scaler: StandardScaler, penalty: float, steps: int) -> Linear:
+def _fit(kind: str, features: Floats, target: F32, scaler: "StandardScaler", penalty: float, steps: int) -> Linear:
     """A linear machine in the primal, whose squared loss has one solution whatever the order of the rows."""
+    from sklearn.svm import LinearSVC, LinearSVR
+
     scaled = scaler.transform(features.astype(np.float32))
     shared = {"C": penalty, "dual": False, "tol": _TOLERANCE, "intercept_scaling": _FREE}
     if kind == "svm":
@@ -148,7 +158,7 @@ def _fit(kind: str, features: Floats, target: F32, scaler: StandardScaler, penal
     return _unscaled(np.atleast_2d(machine.coef_), np.atleast_1d(machine.intercept_), scaler)
 
 
-def _unscaled(weight: Floats, bias: Floats, scaler: StandardScaler) -> Linear:
+def _unscaled(weight: Floats, bias: Floats, scaler: "StandardScaler") -> Linear:
     """The same map on features that were not standardised."""
     plain = weight / scaler.scale_
     return Linear(plain.astype(np.float32), (bias - plain @ scaler.mean_).astype(np.float32))

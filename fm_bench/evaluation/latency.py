@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.stats import binom
 
 from fm_bench.evaluation.significance import Estimate, bootstrap
 from fm_bench.retrieval.distances import F32, F64, blocks
@@ -66,6 +65,8 @@ def percentile(values: F64, percent: float) -> Estimate:
     The interval lies between two order statistics, whatever the distribution (David and Nagaraja, Order Statistics,
     3rd ed., section 7.1): the number of values below the true percentile is binomial.
     """
+    from scipy.stats import binom  # takes a second to import, which runs without times do not wait for
+
     ordered, share = np.sort(values), percent / 100
     low, high = binom.ppf((0.025, 0.975), len(ordered), share).astype(int)
     place = int(np.ceil(share * len(ordered))) - 1

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage.feature import learn_gmm
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from fm_bench.data.batches import LabelledBatch
@@ -117,6 +116,8 @@ class DSIFTFisher(Method):
                 f"the training images gave {len(descriptors)} descriptors for {centres} Gaussians: "
                 "give more images or lower --method.centres."
             )
+        from sklearn.exceptions import ConvergenceWarning  # half a second to import, which other methods do not need
+
         self.reduce.fit(descriptors, self.stage_seed)
         options = {
             "covariance_type": "diag",

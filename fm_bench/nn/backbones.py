@@ -5,7 +5,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -126,6 +125,8 @@ def build_backbone(name: str, weights: str | None = None, width: int = 4096) -> 
     Raises:
         UserError: if the name is unknown, or the weights are missing, unsafe to read or of another network.
     """
+    import timm  # half a second to import, which starting a run does not wait for
+
     pretrained = weights == "imagenet"
     if name in _ALEXNET:
         backbone = _alexnet(_ALEXNET[name], pretrained=pretrained)

@@ -3,7 +3,6 @@
 
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 _FEW = 0.2
@@ -44,6 +43,8 @@ class PrincipalComponents(nn.Module):
             features: at least two rows.
             seed: of the projections.
         """
+        from sklearn.decomposition import PCA  # half a second to import, which most runs do not need
+
         size = min(features.shape)
         count = min(self.dim, size)
         solver = "randomized" if count < _FEW * size else "covariance_eigh" if size == features.shape[1] else "full"

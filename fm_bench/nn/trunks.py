@@ -3,7 +3,6 @@
 
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +44,8 @@ def build_trunk(name: str, weights: str | None = None, blocks: int = 3) -> Trunk
     Raises:
         UserError: if the name is unknown or no ResNet's, or the weights cannot be used.
     """
+    import timm  # half a second to import, which starting a run does not wait for
+
     if name == "alexnet":
         whole = build_backbone("alexnet", weights)
         first: nn.Sequential = whole.features[0][:10]  # type: ignore[index]  # a Sequential; up to conv4's ReLU
