@@ -2,9 +2,9 @@
 """Whether our runs preserve the papers' claims, which ``papers`` lists.
 
 A claim is an order, "X beats Y on this metric"; absolute numbers of different data are never compared. The verdict
-follows from the 95 % bootstrap interval over requests of X's lead over Y (X minus Y, or Y minus X where lower is
-better): *preserved* if it lies above 0, *undecided* if it contains 0, *violated* if it lies below. Where the paper's
-own difference is about nothing, *undecided* counts as preserved.
+follows from the 95 % bootstrap interval, over requests and seeds, of X's lead over Y (X minus Y, or Y minus X where
+lower is better): *preserved* if it lies above 0, *undecided* if it contains 0, *violated* if it lies below. Where the
+paper's own difference is about nothing, *undecided* counts as preserved.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.compare import Comparison, Run, Sample, contrast, pooled, sample
+from fm_bench.leaderboard.compare import Run, column
 from fm_bench.leaderboard.papers import CLAIMS, Claim, Measure
 from fm_bench.leaderboard.record import Record
+from fm_bench.leaderboard.resampling import Column, Comparison, Sample, contrast, sample
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
 from fm_bench.recipe import EXACT
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
-SEEDS = 3  # fewer make a verdict provisional: training noise is not in the interval
+SEEDS = 3  # fewer make a verdict provisional: the noise of training is not in the interval, or hardly known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +99,17 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
     return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
 
 
-def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> NDArray[np.float64]:
+def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> Column:
     """The measure of every request; NaN where the request changes none of the measure's attributes."""
     protocol = table.key.protocol
-    values = pooled(seeds, protocol, measure.metric)
+    found = column(seeds, protocol, measure.metric)
     if not measure.attributes:
-        return values
+        return found
     changes = seeds[0].changes(protocol)
     known = [changes[name] for name in measure.attributes if name in changes]
     if not known:
         raise UserError(f"the data have no attribute named {' or '.join(measure.attributes)}.")
-    return np.where(np.any(known, axis=0), values, np.nan)
+    return found.of(np.any(known, axis=0))
 
 
 def random_weights(record: Record) -> bool:

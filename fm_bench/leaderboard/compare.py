@@ -10,19 +10,17 @@ import math
 import statistics
 import zipfile
 import zlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError, unknown
-from fm_bench.evaluation.significance import resampled_means
-from fm_bench.evaluation.sweep import ratio, swept
-from fm_bench.files import digest
+from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard.folds import Paired, fold_of, paired_t
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
+from fm_bench.leaderboard.resampling import Column, Comparison, contrast, sample
 from fm_bench.leaderboard.rows import key_of
 from fm_bench.leaderboard.shown import is_lower
 
@@ -40,26 +38,9 @@ METRICS = (
     *("ap@0.7 shop", "ap@0.7 street", "accuracy@20 detected boxes"),
     *("manipulated", "kept", "exact", "changed", "ssim", "l1", "t_sum_ms", "t_sea_ms", "t_repr_ms"),
 )
-RESAMPLES = 10_000
 CHANGES = "changes"
 """Beside its results, a run keeps ``changes ATTRIBUTE (R,)``: 1 for the requests that change it, else 0."""
-K = TypeVar("K", bound=Hashable)
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)  # of np.load
-
-
-class Comparison(NamedTuple):
-    """Mean of X minus mean of Y, with its 95 % bootstrap interval over requests.
-
-    ``wins``, ``ties`` and ``losses`` count the requests on which X is better, equal and worse; all are 0 where the
-    comparison is not paired.
-    """
-
-    value: float
-    low: float
-    high: float
-    wins: int = 0
-    ties: int = 0
-    losses: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +131,12 @@ def load_runs(folder: Path) -> tuple[list[Run], list[str]]:
     return list(runs.values()), problems
 
 
-def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float64]:
-    """The metric of every request, mean over the runs (seeds), shape (R,).
+def column(runs: Sequence[Run], protocol: str, metric: str) -> Column:
+    """The metric of every request, seed by seed.
 
-    Seeds answer the same requests, so they are averaged and not put end to end: as separate requests they would
-    make every interval too narrow. An increment ratio is no mean over requests but one of two means: its two columns,
-    accuracy in the smallest and in the largest gallery, come as (R, 2).
+    Seeds answer the same requests, so they are not put end to end: as separate requests they would make every interval
+    too narrow. An increment ratio is no mean over requests but one of two means: its two columns, accuracy in the
+    smallest and in the largest gallery, come as ``(R, 2)``.
 
     Raises:
         UserError: as ``Run.per_request`` does, if the runs are several folds of a cross-validation, or if the increment
@@ -166,13 +147,16 @@ def pooled(runs: Sequence[Run], protocol: str, metric: str) -> NDArray[np.float6
             f"the folds of {runs[0].record.label} were asked different requests: give runs of one fold only."
         )
     parts = _parts(metric, runs[0].record.metrics[protocol])
-    columns = [np.mean([run.per_request(protocol, part) for run in runs], axis=0) for part in parts]
-    if len(columns) == 2 and not np.nanmean(columns[1]) > 0:
+    seeds = [[run.per_request(protocol, part) for part in parts] for run in runs]
+    if len(parts) == 1:
+        return Column(runs[0].record.fingerprint, tuple(of for (of,) in seeds))
+    found = Column(runs[0].record.fingerprint, tuple(np.stack(of, axis=1) for of in seeds))
+    if not np.nanmean(found.mean[:, 1]) > 0:
         raise UserError(
             f"{metric} of {runs[0].record.label} on {protocol} is undefined, because nothing was found in the whole "
             "gallery: train longer or ask a larger k."
         )
-    return np.asarray(np.stack(columns, axis=1) if len(columns) == 2 else columns[0])
+    return found
 
 
 def _parts(metric: str, known: Iterable[str]) -> list[str]:
@@ -184,45 +168,8 @@ def _parts(metric: str, known: Iterable[str]) -> list[str]:
     return [sizes[0][1], sizes[-1][1]] if sizes else [metric]
 
 
-class Sample(NamedTuple):
-    """A metric over all requests, and its values ``means (RESAMPLES,)`` over resampled requests."""
-
-    value: float
-    means: NDArray[np.float64]
-
-
-def sample(columns: Mapping[K, NDArray[np.float64]], request_digest: str) -> dict[K, Sample]:
-    """Resamples the requests once for all ``columns``, so that any two of them can be compared pairwise.
-
-    Args:
-        columns: per-request results of the same requests, as ``pooled`` gives them.
-        request_digest: of these requests; it seeds the draw, so that other requests are drawn independently.
-    """
-    if not columns:
-        return {}
-    seed = int(digest(request_digest)[:8], 16)
-    means = resampled_means(np.column_stack(list(columns.values())), RESAMPLES, seed)
-    result, start = {}, 0
-    for key, values in columns.items():
-        drawn = means[:, start : start + (1 if values.ndim == 1 else 2)]
-        start += drawn.shape[1]
-        if values.ndim == 1:
-            result[key] = Sample(float(np.nanmean(values)), drawn[:, 0])
-        else:
-            small, large = np.nanmean(values, axis=0)
-            result[key] = Sample(float(ratio(small, large)), ratio(drawn[:, 0], drawn[:, 1]))
-    return result
-
-
-def contrast(x: Sample, y: Sample) -> Comparison:
-    """``x`` minus ``y``: paired if both are of one ``sample``, else of independent draws."""
-    value = x.value - y.value
-    low, high = np.nanquantile(x.means - y.means, (0.025, 0.975))
-    return Comparison(value, min(float(low), value), max(float(high), value))
-
-
 def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequence[str]) -> dict[str, Comparison]:
-    """Mean of ``x`` minus mean of ``y`` on the same requests, with a paired bootstrap over requests.
+    """Mean of ``x`` minus mean of ``y`` on the same requests, with a paired bootstrap over requests and seeds.
 
     Args:
         x: runs of one method, one per seed.
@@ -235,7 +182,7 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     """
     _same([run.record for run in x], [run.record for run in y], protocol)
     known = [metric for metric in metrics if all(metric in run.record.metrics[protocol] for run in (*x, *y))]
-    columns = {m: (pooled(x, protocol, m), pooled(y, protocol, m)) for m in known}
+    columns = {m: (column(x, protocol, m), column(y, protocol, m)) for m in known}
     return _contrasts(columns, x[0].record.request_digests[protocol], [m for m in known if is_lower(m)])
 
 
@@ -246,26 +193,24 @@ def attribute_differences(x: Sequence[Run], y: Sequence[Run], protocol: str, met
         UserError: as ``differences`` does.
     """
     _same([run.record for run in x], [run.record for run in y], protocol)
-    values = pooled(x, protocol, metric), pooled(y, protocol, metric)
-    if values[0].ndim > 1 or not x[0].record.by_attribute.get(protocol):
+    sides = column(x, protocol, metric), column(y, protocol, metric)
+    shape = sides[0].seeds[0].shape
+    if len(shape) > 1 or not x[0].record.by_attribute.get(protocol):
         return {}
-    masks = {
-        name: mask for name, mask in x[0].changes(protocol).items() if mask.shape == values[0].shape and mask.any()
-    }
-    columns = {
-        name: (np.where(mask, values[0], np.nan), np.where(mask, values[1], np.nan)) for name, mask in masks.items()
-    }
+    masks = {name: mask for name, mask in x[0].changes(protocol).items() if mask.shape == shape and mask.any()}
+    columns = {name: (sides[0].of(mask), sides[1].of(mask)) for name, mask in masks.items()}
     return _contrasts(columns, x[0].record.request_digests[protocol], list(columns) if is_lower(metric) else [])
 
 
 def _contrasts(
-    columns: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], request_digest: str, lower: Sequence[str]
+    columns: Mapping[str, tuple[Column, Column]], request_digest: str, lower: Sequence[str]
 ) -> dict[str, Comparison]:
     """First minus second of each pair of columns, resampled together; those in ``lower`` win by being lower."""
     samples = sample({(side, name): columns[name][side] for name in columns for side in (0, 1)}, request_digest)
     found = {}
-    for name, (a, b) in columns.items():
+    for name, sides in columns.items():
         found[name] = contrast(samples[0, name], samples[1, name])
+        a, b = (side.mean for side in sides)
         if a.ndim == 1:  # no request wins or loses a ratio of means
             more, less, same = (int(which.sum()) for which in (a > b, a < b, a == b))
             wins, losses = (less, more) if name in lower else (more, less)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Which rows of a table can be told apart, and the ranks that follow: rows that cannot be told apart share them.
 
-Every pair of methods is tested on the metric that ranks the table. Requests are resampled once for all rows, so that
-every difference is paired, and the seeds of every row are resampled as well, each row's by themselves. The p-value is
-two-sided and takes the difference for normal with the bootstrap's standard error: a share of resamples could not be
-small enough to survive Holm's correction for all pairs of a table. Folds of a cross-validation are compared by a
-paired t-test over folds.
+Every pair of methods is tested on the metric that ranks the table, by the bootstrap of ``resampling`` over requests and
+seeds. The p-value is two-sided and takes the difference for normal with the bootstrap's standard error: a share of
+resamples could not be small enough to survive Holm's correction for all pairs of a table. Folds of a cross-validation
+are compared by a paired t-test over folds.
 """
 
 import math
@@ -14,12 +13,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
 from fm_bench.files import digest
-from fm_bench.leaderboard.compare import Run, fold_test, sample
+from fm_bench.leaderboard.compare import Run, column, fold_test
 from fm_bench.leaderboard.folds import holm
+from fm_bench.leaderboard.resampling import Column, sample
 from fm_bench.leaderboard.rows import Row, Table, hardware
 from fm_bench.leaderboard.shown import TIMES, is_lower
 
@@ -100,47 +99,26 @@ def _ranks(table: Table, runs: Mapping[str, Run]) -> list[Rank | None]:
 
 def _by_requests(table: Table, rows: Sequence[int], runs: Mapping[str, Run]) -> dict[tuple[int, int], Pair]:
     """Every pair of ``rows`` with results for every request, by the bootstrap over requests and seeds."""
-    columns: dict[tuple[int, int], NDArray[np.float64]] = {}
-    for number in rows:
-        seeds = _per_request(table, table.rows[number], runs)
-        columns |= {(number, seed): values for seed, values in enumerate(seeds)}
-    known = sorted({number for number, _ in columns})
-    if len(known) < 2:
+    columns = {number: found for number in rows if (found := _column(table, table.rows[number], runs))}
+    if len(columns) < 2:
         return {}
     samples = sample(columns, table.key.request_digest)
-    values, means = {}, {}
-    for number in known:
-        own = [samples[column] for column in columns if column[0] == number]
-        values[number] = math.fsum(seed.value for seed in own) / len(own)
-        means[number] = _over_seeds(np.stack([seed.means for seed in own], axis=1), table, table.rows[number])
     sign = -1 if is_lower(table.headline) else 1
     return {
-        (a, b): _normal(sign * (values[a] - values[b]), float(np.nanstd(means[a] - means[b], ddof=1)))
-        for a, b in _pairs(known)
+        (a, b): _normal(
+            sign * (samples[a].value - samples[b].value),
+            float(np.nanstd(samples[a].means - samples[b].means, ddof=1)),
+        )
+        for a, b in _pairs(list(columns))
     }
 
 
-def _per_request(table: Table, row: Row, runs: Mapping[str, Run]) -> list[NDArray[np.float64]]:
-    """The headline of every request, an array for each seed; empty if the results of one seed are not there."""
+def _column(table: Table, row: Row, runs: Mapping[str, Run]) -> Column | None:
+    """The headline of every request, seed by seed; None if the results of one seed are not there."""
     try:
-        return [runs[run.fingerprint].per_request(table.key.protocol, table.headline) for run in row.records]
+        return column([runs[run.fingerprint] for run in row.records], table.key.protocol, table.headline)
     except (KeyError, UserError):
-        return []
-
-
-def _over_seeds(means: NDArray[np.float64], table: Table, row: Row) -> NDArray[np.float64]:
-    """Means of resampled requests ``(resamples, seeds)`` averaged over resampled seeds, ``(resamples,)``.
-
-    Of ``n`` seeds, ``n - 1`` are drawn: with ``n``, the variance of their mean would be ``(n - 1) / n`` of what it is,
-    two thirds with three seeds (Rao and Wu, JASA 83, 1988). The draw depends on the row alone, so that a new row does
-    not move the others.
-    """
-    resamples, seeds = means.shape
-    if seeds == 1:
-        return means[:, 0]
-    rng = np.random.default_rng(int(digest([table.key.request_digest, row.first.fingerprint])[:8], 16))
-    drawn = rng.integers(0, seeds, (resamples, seeds - 1))
-    return np.asarray(np.take_along_axis(means, drawn, axis=1).mean(axis=1))
+        return None
 
 
 def _normal(lead: float, error: float) -> Pair:

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.compare import METRICS, Comparison, Run, attribute_differences, differences, load_run
+from fm_bench.leaderboard.compare import METRICS, Run, attribute_differences, differences, load_run
 from fm_bench.leaderboard.folds import fold_of
 from fm_bench.leaderboard.record import FILE, find, requests_file
+from fm_bench.leaderboard.resampling import Comparison
 from fm_bench.leaderboard.rows import settings
 from fm_bench.leaderboard.shown import headline, number, words
 
@@ -113,7 +114,7 @@ def print_comparison(compared: Compared, console: Console) -> None:
                 _row(table, attribute, contest.headline, found, None)
             console.print(table)
     console.print(
-        "Intervals are 95 % intervals of a paired bootstrap over requests; several seeds of a side count as their mean."
+        "Intervals are 95 % intervals of a paired bootstrap over requests, and over seeds of a side that has several."
     )
 
 

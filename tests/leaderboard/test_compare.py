@@ -5,14 +5,8 @@ from records import outcomes, run
 
 from fm_bench.errors import UserError
 from fm_bench.evaluation.significance import paired_difference
-from fm_bench.leaderboard.compare import (
-    contrast,
-    differences,
-    load_run,
-    load_runs,
-    pooled,
-    sample,
-)
+from fm_bench.leaderboard.compare import column, differences, load_run, load_runs
+from fm_bench.leaderboard.resampling import Column, contrast, sample
 
 HITS = "manipulate-1/accuracy@20"
 
@@ -22,7 +16,11 @@ def difference(x, y, protocol="manipulate-1", metric="accuracy@20"):
 
 
 def alone(values, requests):
-    return sample({"": values.astype(float)}, requests)[""]
+    return sample({"": one_seed(values)}, requests)[""]
+
+
+def one_seed(values):
+    return Column("", (values.astype(float),))
 
 
 def test_paired_difference_sees_what_separate_intervals_cannot(tmp_path):
@@ -54,13 +52,64 @@ def test_unpaired_interval_is_that_of_two_independent_means():
 def test_seeds_are_averaged_request_by_request_and_do_not_narrow_the_interval(tmp_path):
     same = [run(tmp_path, "x", {HITS: outcomes(0.5)}, seed=seed) for seed in range(4)]
     y = run(tmp_path, "y", {HITS: outcomes(0.4, seed=9)})
-    assert pooled(same, "manipulate-1", "accuracy@20").shape == (1500,)
-    assert difference(same, [y]) == difference(same[:1], [y], "manipulate-1", "accuracy@20")
+    assert column(same, "manipulate-1", "accuracy@20").mean.shape == (1500,)
+    assert difference(same, [y]) == pytest.approx(difference(same[:1], [y]), abs=1e-12)
+
+
+def seeds(folder, name, rates):
+    """Runs whose seeds differ by training alone: a higher rate hits a superset of the requests."""
+    return [run(folder, name, {HITS: outcomes(rate)}, seed) for seed, rate in enumerate(rates)]
+
+
+@pytest.mark.parametrize(
+    ("rates", "against", "decided"),
+    [
+        ((0.80, 0.45, 0.45), (0.5,), False),  # wins with one seed and loses with two
+        ((0.80, 0.45, 0.45), (0.5, 0.5, 0.5), False),
+        ((0.80, 0.45, 0.45), (0.5, 0.5), False),
+        ((0.60, 0.57, 0.55), (0.5,), True),
+        ((0.60, 0.57, 0.55), (0.51, 0.5, 0.49), True),
+        ((0.60, 0.57, 0.55), (0.51, 0.5), True),
+        ((0.60, 0.57, 0.55), (0.65, 0.5, 0.36), False),  # the other side's seeds are as doubtful
+        ((0.57,), (0.65, 0.5, 0.36), False),
+    ],
+)
+def test_seeds_are_resampled_on_either_side_however_many_there_are(tmp_path, rates, against, decided):
+    x, y = seeds(tmp_path, "x", rates), seeds(tmp_path, "y", against)
+    found, turned = difference(x, y), difference(y, x)
+    assert found.value == pytest.approx(np.mean(rates) - np.mean(against), abs=0.02)
+    assert found.value > 0.03
+    assert (found.low > 0) == decided
+    assert found.high > found.value
+    assert (turned.high < 0) == decided
+
+
+def test_the_interval_widens_by_what_the_seeds_vary(tmp_path):
+    rates = np.linspace(0.4, 0.6, 9)  # many, so that their mean is nearly normal
+    x, y = seeds(tmp_path, "x", rates), seeds(tmp_path, "y", (0.5,))
+    found, hits = difference(x, y), column(x, "manipulate-1", "accuracy@20")
+    requests = np.var(hits.mean - outcomes(0.5)) / 1500
+    trained = np.var([seed.mean() for seed in hits.seeds], ddof=1) / 9
+    assert trained > 10 * requests
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(requests + trained), rel=0.05)
+
+
+def test_columns_of_one_row_are_of_the_same_resampled_seeds(tmp_path):
+    """Else a method beside itself, on other requests or by another metric, would vary by what its training does."""
+    hits = [outcomes(rate, 400) for rate in (0.3, 0.5, 0.7)]
+    easier = [np.maximum(seed, np.arange(400) < 100) for seed in hits]
+    row, other = (Column("row", tuple(map(np.asarray, of))) for of in (easier, hits))
+    for asked in ("some", "others"):
+        x, y = sample({0: row}, "some")[0], sample({0: other}, asked)[0]
+        alone = contrast(x, y)
+        assert alone.low > 0, asked
+        apart = contrast(x, sample({0: other._replace(row="another")}, asked)[0])
+        assert apart.low < 0 < apart.high
 
 
 def test_requests_without_the_metric_do_not_count(tmp_path):
     x, y = (outcomes(rate, 400) for rate in (0.6, 0.5))
-    kept = contrast(*sample({0: x[:300].astype(float), 1: y[:300].astype(float)}, "some").values())
+    kept = contrast(*sample({0: one_seed(x[:300]), 1: one_seed(y[:300])}, "some").values())
     x[300:] = y[300:] = np.nan
     holed = [run(tmp_path, name, {HITS: values}) for name, values in (("x", x), ("y", y))]
     found = difference(holed[:1], holed[1:])
