@@ -124,7 +124,7 @@ def _answered(remote: Remote, path: Path, begun: tuple[int, str]) -> Iterator[_O
     """The server's answer to a request for the rest of the file."""
     by_hand = f"download it by hand, put it at {path} and run again; or run again to continue"
     try:
-        with _asked(remote.url, *begun) as opened:
+        with _asked(remote, *begun) as opened:
             yield opened
     except urllib.error.HTTPError as error:
         reason = f"{error.code} {error.reason}"
@@ -135,34 +135,54 @@ def _answered(remote: Remote, path: Path, begun: tuple[int, str]) -> Iterator[_O
 
 
 @contextlib.contextmanager
-def _asked(url: str, start: int, version: str) -> Iterator[_Opened]:
+def _asked(remote: Remote, start: int, version: str) -> Iterator[_Opened]:
+    """The file from ``start`` on; all of it where the server has no such part, gives another one or another version."""
+    told = ""
+    for first in dict.fromkeys((start, 0)):
+        with _answer(remote.url, first, version) as answer:
+            if opened := _opened(answer, first, version if first else "", remote.size):
+                yield opened
+                return
+            told = f"{answer.status}, {answer.headers.get('Content-Range') or 'no range'}"
+    raise UserError(
+        f"{remote.url} answers with another part of the file than was asked for ({told[:80]}): "
+        "try again later, or download it by hand."
+    )
+
+
+def _answer(url: str, start: int, version: str) -> Any:
+    """What the server sends, be it that there is nothing from ``start`` on."""
     headers = {"User-Agent": f"fm-bench/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  addresses are our own constants
     try:
-        body = urllib.request.urlopen(request, timeout=_PATIENCE)  # noqa: S310
+        return urllib.request.urlopen(request, timeout=_PATIENCE)  # noqa: S310
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        if error.headers.get("Content-Range") == f"bytes */{start}":  # all of it was received before
-            yield _Opened(io.BytesIO(), start, start, version)
-            return
-        del request.headers["Range"]
-        body = urllib.request.urlopen(request, timeout=_PATIENCE)  # noqa: S310
-    with body:
-        yield _opened(body, start)
+        return error
 
 
-def _opened(body: Any, asked: int) -> _Opened:
-    headers = body.headers
+def _opened(answer: Any, asked: int, expected: str, size: int | None) -> _Opened | None:
+    """The answer, if it is the file from ``asked`` on or the whole file; None if it is another part or version."""
+    headers = answer.headers
     etag = headers.get("ETag", "")
     version = headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-    if body.status == http.HTTPStatus.PARTIAL_CONTENT and span and int(span[1]) == asked:
-        return _Opened(body, asked, int(span[2]) if span[2] != "*" else None, version)
-    length = headers.get("Content-Length", "")
-    return _Opened(body, 0, int(length) if length.isdigit() else None, version)
+    if answer.status == http.HTTPStatus.OK:
+        length = re.fullmatch(r"[0-9]{1,18}", headers.get("Content-Length", ""))
+        return _Opened(answer, 0, int(length[0]) if length else None, version)
+    said = headers.get("Content-Range", "")
+    if answer.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return _Opened(io.BytesIO(), asked, asked, expected) if said == f"bytes */{asked}" else None  # received before
+    # A range without the total is none here: nobody could tell when the file is whole.
+    span = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})", said)
+    if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not span or int(span[1]) != asked:
+        return None
+    total = int(span[2])
+    if size not in (None, total) or (expected and version not in ("", expected)):
+        return None
+    return _Opened(answer, asked, total, version or expected)
 
 
 def _receive(opened: _Opened, partial: Path, remote: Remote, console: Console) -> None:

@@ -24,12 +24,20 @@ QUIET = Console(file=io.StringIO())
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content``, ranges of it where ``ranges``; ends each answer early after ``cut`` bytes."""
+    """Serves ``content``, ranges of it where ``ranges``; ends each answer early after ``cut`` bytes.
+
+    In the place of a range it gives ``part``, and says that it is ``said`` of ``said_version``; as the answer to every
+    request where ``everything_is_a_part``.
+    """
 
     content = CONTENT
     version: str | None = '"one"'
     ranges = True
     cut: int | None = None
+    part: bytes | None = None
+    said = ""
+    said_version = '"one"'
+    everything_is_a_part = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -46,6 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        if self.server.part is not None and (asked or self.server.everything_is_a_part):
+            self.send_part(self.server.part)
+            return
         content, start = self.server.content, 0
         same = self.headers.get("If-Range") in (None, self.server.version)
         if asked and self.server.ranges and same:
@@ -65,6 +76,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         stop = len(content) if self.server.cut is None else start + self.server.cut
         self.wfile.write(content[start:stop])
+
+    def send_part(self, part: bytes) -> None:
+        self.send_response(206)
+        headers = {"Content-Range": self.server.said, "ETag": self.server.said_version, "Content-Length": len(part)}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(part)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -142,6 +161,69 @@ def test_it_begins_anew_where_it_cannot_continue(server, tmp_path, change):
     for name, value in change.items():
         setattr(server, name, value)
     assert fetch(Remote("file.bin", server.url), tmp_path, QUIET).read_bytes() == server.content
+
+
+def interrupted(server: Server, tmp_path: Path, size: int | None = None) -> Remote:
+    """A download of which 1,000 bytes are missing."""
+    server.cut = len(CONTENT) - 1000
+    remote = Remote("file.bin", server.url, size=size)
+    with pytest.raises(UserError, match="ended after"):
+        fetch(remote, tmp_path, QUIET)
+    server.cut = None
+    return remote
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "size"),
+    [
+        ("bytes 1047577-1048575/1048576", '"one"', None),  # another place
+        ("bytes 0-999/1048576", '"one"', None),
+        ("bytes 1047576-1048575/*", '"one"', None),  # nobody knows how much there is
+        ("bytes 1047576-1048576/1048577", '"one"', len(CONTENT)),  # of a larger file
+        ("bytes 1047576-1048575/1048576", '"two"', None),  # of another version
+        ("bytes 1047576-1048575/" + "9" * 5000, '"one"', None),
+        ("1047576-1048575/1048576", '"one"', None),
+        ("", '"one"', None),
+    ],
+)
+def test_another_part_than_was_asked_for_is_not_taken_for_the_rest(server, tmp_path, said, version, size):
+    remote = interrupted(server, tmp_path, size)
+    server.part, server.said, server.said_version = b"another part", said, version
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=1047576-", None]
+
+
+def test_the_rest_may_come_in_several_parts(server, tmp_path):
+    remote = interrupted(server, tmp_path)
+    server.part, server.said, server.said_version = CONTENT[-1000:-600], "bytes 1047576-1047975/1048576", ""
+    with pytest.raises(UserError, match=r"ended after 1,047,976 of 1,048,576 bytes: run again, it continues"):
+        fetch(remote, tmp_path, QUIET)
+    server.part = None
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=1047576-", "bytes=1047976-"]
+
+
+def test_a_part_that_nobody_asked_for_is_refused(server, tmp_path):
+    server.everything_is_a_part = True
+    server.part, server.said = CONTENT[-1000:], "bytes 1047576-1048575/1048576"
+    with pytest.raises(UserError, match=r"another part of the file than was asked for \(206, bytes 1047576-") as told:
+        fetch(Remote("file.bin", server.url), tmp_path, QUIET)
+    assert "\n" not in str(told.value)
+    assert names(tmp_path) == []
+    server.everything_is_a_part = False
+    remote = interrupted(server, tmp_path)
+    server.everything_is_a_part = True
+    server.part, server.said, server.said_version = CONTENT[::-1], "bytes 0-1048575/1048576", '"two"'  # that is all
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT[::-1]
+
+
+def test_no_content_is_no_file(server, tmp_path):
+    server.RequestHandlerClass = type(
+        "Empty", (Handler,), {"do_GET": lambda self: (self.send_response(204), self.end_headers())}
+    )
+    with pytest.raises(UserError, match=r"another part of the file than was asked for \(204, no range\)"):
+        fetch(Remote("file.bin", server.url), tmp_path, QUIET)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("kept", [CONTENT, CONTENT + b"too much"])
