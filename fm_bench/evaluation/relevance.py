@@ -5,9 +5,9 @@
 divided by the number of labelled entries, and ``rel = 1`` is a hit. A missing label of an image matches nothing. Under
 ``strict_equal`` every entry counts, and missing equals missing.
 
-Targets and images with equal labels are looked at once. What remains is compared attribute by attribute on bytes, in
-blocks that fit the cache, and only the best matches of each target leave a block, so that no (targets x gallery) array
-exists.
+Targets and images with equal labels are looked at once. What remains is compared attribute by attribute on bits, in
+blocks that fit the cache (see ``bitplanes.py``), and only the best matches of each target leave a block, so that no
+(targets x gallery) array exists.
 """
 
 import threading
@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
+from fm_bench.evaluation.bitplanes import WORD, BitPlanes, at_least, numbers, places
 from fm_bench.evaluation.protocol import Missing
 from fm_bench.retrieval.distances import I64, blocks, in_threads, ranges
 
-_TARGETS = 32
-_IMAGES = 1 << 14
+_TARGETS = 256
+_WORDS = 1 << 8  # of 64 images; with the targets above, a plane of bits is 512 KiB
+_FIRST = 1 << 2  # before anything is known to be among the best, all that is looked at is counted
 _KEPT = 1 << 21  # pairs of different targets and images that are kept; where there are more, they are found anew
 
 
@@ -70,10 +72,8 @@ class Matches:
         _, image, self._group = np.unique(code[len(codes.target) :], return_index=True, return_inverse=True)
         self._weights = np.bincount(self._group, minlength=len(image))
         self._needed = codes.needed[first]
-        self._targets = codes.target[first]
-        self._images = np.ascontiguousarray(codes.gallery[image].T)  # (A, U)
-        if max(self._targets.max(initial=0), self._images.max(initial=0)) < 256:
-            self._targets, self._images = self._targets.astype(np.uint8), self._images.astype(np.uint8)
+        self._images = len(image)  # with different labels
+        self._planes = BitPlanes(codes.target[first], codes.gallery[image].T)
         attributes = codes.target.shape[1]
         # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
         self._count = np.zeros((len(first), attributes + 1), np.int64)
@@ -87,30 +87,39 @@ class Matches:
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
         """Counts levels for a block of targets; gives the (target, image) pairs that fit wholly."""
-        targets, needed = self._targets[part], self._needed[part]
-        size, step, start, hits = len(targets), _IMAGES // 8, 0, []
+        needed = self._needed[part]
+        size, step, start, hits = len(needed), _FIRST, 0, []
         count = np.zeros((size, self._count.shape[1]), np.int64)
         floor = np.zeros(size, np.int64)  # lower levels than this cannot be among the best `depth`
-        while start < self._images.shape[1]:
-            images = self._images[:, start : start + step]
-            matched = _levels(targets, images)
-            row, column = np.divmod(np.flatnonzero(matched >= floor.astype(np.uint8)[:, None]), images.shape[1])
-            level = matched[row, column].astype(np.int64)
-            weights = self._weights[start + column]
+        while start < self._planes.words:
+            row, column, level = self._reaching(part, slice(start, min(start + step, self._planes.words)), floor)
+            weights = self._weights[column]
             count += (
                 np.bincount(row * count.shape[1] + level, weights, count.size).reshape(count.shape).astype(np.int64)
             )
             if not self._full:
                 hit = level == needed[row]
-                hits.append((part.start + row[hit], start + column[hit]))
+                hits.append((part.start + row[hit], column[hit]))
                 with self._lock:
                     self._room -= int(hit.sum())
                     self._full = self._full or self._room < 0
             enough = count[:, ::-1].cumsum(axis=1)[:, ::-1] >= self.depth
             floor = np.minimum(np.maximum(enough.sum(axis=1) - 1, 0), needed)
-            start, step = start + step, min(2 * step, _IMAGES)
+            start, step = start + step, min(2 * step, _WORDS)
         self._count[part] = count
         return hits
+
+    def _reaching(self, targets: slice | I64, words: slice, floor: I64) -> tuple[I64, I64, I64]:
+        """Position in ``targets``, image and level of all pairs that match at least ``floor`` attributes."""
+        digits = self._planes.shared(targets, words)
+        found = places(at_least(digits, floor))
+        row, column = np.divmod(found, digits[0].shape[1] * WORD)
+        column += words.start * WORD
+        level = numbers(digits, found)
+        if words.stop == self._planes.words:  # the last word may have room for more images than there are
+            there = column < self._images
+            row, column, level = row[there], column[there], level[there]
+        return row, column, level
 
     @cached_property
     def relevant(self) -> I64:
@@ -153,10 +162,9 @@ class Matches:
         found: list[tuple[I64, I64]] = []
         for part in blocks(len(targets), _TARGETS):
             some = targets[part]
-            for images in blocks(self._images.shape[1], _IMAGES):
-                matched = _levels(self._targets[some], self._images[:, images])
-                row, column = np.nonzero(matched == self._needed[some, None])
-                found.append((part.start + row, images.start + column))
+            for words in blocks(self._planes.words, _WORDS):
+                row, image, _ = self._reaching(some, words, self._needed[some])
+                found.append((part.start + row, image))
         return _grouped(found, len(targets))
 
 
@@ -181,15 +189,6 @@ def _grouped(pairs: list[tuple[I64, I64]], groups: int) -> _Groups:
 
 def _starts(lengths: I64) -> I64:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-
-
-def _levels(targets: NDArray[np.integer[Any]], images: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """``(T, n)`` attributes in which ``targets (T, A)`` and ``images (A, n)`` agree."""
-    matched: NDArray[np.uint8] = (targets[:, 0, None] == images[0]).view(np.uint8)
-    equal = np.empty(matched.shape, bool)
-    for m in range(1, len(images)):
-        matched += np.equal(targets[:, m, None], images[m], out=equal).view(np.uint8)
-    return matched
 
 
 def row_codes(rows: NDArray[np.integer[Any]]) -> I64:

@@ -122,7 +122,7 @@ def test_gallery_order_and_block_size_change_nothing(monkeypatch):
     monkeypatch.setattr("fm_bench.retrieval.scan._ROWS", 7)
     monkeypatch.setattr("fm_bench.retrieval.scan._QUERIES", 11)
     monkeypatch.setattr("fm_bench.evaluation.relevance._TARGETS", 3)
-    monkeypatch.setattr("fm_bench.evaluation.relevance._IMAGES", 16)
+    monkeypatch.setattr("fm_bench.evaluation.relevance._WORDS", 1)
     monkeypatch.setattr("fm_bench.evaluation.relevance._KEPT", 10)
     monkeypatch.setattr("fm_bench.evaluation.hits._PAIRS", 40)
     assert (

@@ -144,7 +144,7 @@ def test_pairs_that_were_left_out_once_are_never_taken_for_all(monkeypatch):
         return hits
 
     monkeypatch.setattr(relevance, "_KEPT", 0)
-    monkeypatch.setattr(relevance, "_IMAGES", 64)
+    monkeypatch.setattr(relevance, "_WORDS", 1)
     monkeypatch.setattr(Matches, "_compare", late)
     for found, pairs in zip(Matches(codes, 5).pairs(np.arange(4)), expected, strict=True):
         np.testing.assert_array_equal(found, pairs)
