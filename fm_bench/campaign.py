@@ -165,15 +165,22 @@ def _to_go(left: Sequence[Job], clock: TimeLeft) -> str:
     return f"{len(left)} to go" + (f", about {duration(seconds)}" if left and seconds is not None else "")
 
 
+class Place(NamedTuple):
+    """Where the record of a run will lie, and the fingerprint that it will have."""
+
+    path: Path
+    fingerprint: str
+
+
 class Planned(NamedTuple):
     """What is known of jobs, by their names, before any runs.
 
     Attributes:
-        places: where their records will lie; nowhere for data that cannot be read, which the run itself will say.
+        places: of their records; none for data that cannot be read, which the run itself will say.
         refused: why their data cannot answer them; nothing of those that were asked for by name.
     """
 
-    places: dict[str, list[Path]]
+    places: dict[str, list[Place]]
     refused: dict[str, str]
 
 
@@ -192,8 +199,9 @@ def _planned(jobs: Sequence[Job], runs: Path) -> Planned:
                     read[same] = dataset, digest_of(dataset)
                 if not job.named and (why := _refusal(config, read[same][0])):
                     planned.refused[job.name] = why
-                folder = default_out(config, run_fingerprint(config, read[same][1]), runs)
-                planned.places[job.name].append(folder / record_file.FILE)
+                fingerprint = run_fingerprint(config, read[same][1])
+                folder = default_out(config, fingerprint, runs)
+                planned.places[job.name].append(Place(folder / record_file.FILE, fingerprint))
         except UserError:
             planned.places[job.name] = []
     return planned
@@ -209,14 +217,16 @@ def _refusal(config: RunConfig, dataset: Dataset) -> str | None:
     return None
 
 
-def _recorded(places: Sequence[Path]) -> list[Record]:
-    """The records at ``places``; none unless all are there."""
-    if not places or not all(path.exists() for path in places):
+def _recorded(places: Sequence[Place]) -> list[Record]:
+    """The records at ``places``; none unless all are there, and of these very runs: folders tell runs apart by less."""
+    if not places or not all(place.path.exists() for place in places):
         return []
     try:
-        return [record_file.load(path) for path in places]
+        records = [record_file.load(place.path) for place in places]
     except UserError:  # the run itself says what is wrong with it
         return []
+    same = all(record.fingerprint == place.fingerprint for record, place in zip(records, places, strict=True))
+    return records if same else []
 
 
 def in_a_process(command: Sequence[str]) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fm_bench import recipe
-from fm_bench.campaign import Ended, Job, TimeLeft, _planned, every_method, in_a_process, options_of, run_all
+from fm_bench.campaign import Ended, Job, Place, TimeLeft, _planned, every_method, in_a_process, options_of, run_all
 from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.errors import UserError
@@ -39,16 +39,17 @@ class Runner:
         self.started.append(tuple(command))
         if command[0] in self.fails:
             return "it broke."
-        save(self.record(command), self.places[command])
+        place = self.places[command]
+        save(self.record(command, place.fingerprint), place.path)
         return None
 
     @cached_property
-    def places(self) -> dict[tuple[str, ...], Path]:
+    def places(self) -> dict[tuple[str, ...], Place]:
         places = _planned(self.jobs, self.runs).places
         return {job.command: places[job.name][0] for job in self.jobs}
 
-    def record(self, command: tuple[str, ...]) -> Record:
-        return make(command[0], int(command[1]), seconds={"total": 600.0})
+    def record(self, command: tuple[str, ...], fingerprint: str) -> Record:
+        return make(command[0], int(command[1]), seconds={"total": 600.0}, fingerprint=fingerprint)
 
 
 def campaign(runner: Runner) -> tuple[Ended, list[str]]:
@@ -83,6 +84,18 @@ def test_interrupted_the_same_campaign_goes_on_where_it_stopped(jobs, tmp_path):
     rest = Runner(tmp_path, jobs)
     campaign(rest)
     assert rest.started == [each.command for each in jobs[2:]]
+
+
+def test_a_record_of_another_run_in_the_same_folder_does_not_count(jobs, tmp_path):
+    """Folders are named by the first eight digits of a fingerprint."""
+    other = Runner(tmp_path, jobs[:1])
+    (place,) = other.places.values()
+    assert place.fingerprint[:8] in str(place.path)
+    save(other.record(jobs[0].command, place.fingerprint[:8] + 56 * "0"), place.path)
+    again = Runner(tmp_path, jobs[:1], fails=("random",))
+    ended, said = campaign(again)
+    assert said[0] == "1 runs: 0 recorded already, 1 to go"
+    assert ended == Ended([], {"random on garments, seed 0": "it broke."})
 
 
 def test_what_the_data_cannot_answer_is_skipped_unless_it_was_asked_for_by_name(tmp_path):
@@ -207,7 +220,8 @@ def test_one_command_runs_several_and_ends_with_the_sentence_of_the_one_that_fai
         return capsys.readouterr().err.strip().splitlines()[-1] if status else None
 
     monkeypatch.setattr("fm_bench.campaign.in_a_process", here)
-    monkeypatch.setattr("fm_bench.leaderboard.site.refresh_page", lambda runs: runs)
+    built: list[Path] = []
+    monkeypatch.setattr("fm_bench.leaderboard.site.refresh_page", lambda runs: built.append(runs) or runs)
     command = ["bench", "amgan-t", "random", "--profile", "smoke", "--loader.image_size", "16", "--logger", "none"]
     assert main([*command, "--evaluation.protocols", "[search]", "--runs", str(tmp_path)]) == 1
     told = capsys.readouterr().err.strip().splitlines()
@@ -216,6 +230,27 @@ def test_one_command_runs_several_and_ends_with_the_sentence_of_the_one_that_fai
     (path,) = find(tmp_path)
     assert load(path).name == "random"
     assert load(path).command.startswith("fm-bench bench random --data garments --seed 0")
+    assert built == [tmp_path]  # once, and not by every run
+
+
+@pytest.mark.parametrize("how", ["done", "interrupted", "not wanted", "nothing recorded"])
+def test_the_page_is_built_when_all_is_over_also_if_that_was_an_interruption(how, tmp_path, capsys, monkeypatch):
+    def run_all(jobs, runs, say):
+        if how != "nothing recorded":
+            save(make("random"), runs / "random" / "record.json")
+        assert not list(runs.glob("*.html"))
+        assert all("--no-page" in job.command for job in jobs)
+        if how == "interrupted":
+            raise KeyboardInterrupt
+        return Ended([], {})
+
+    monkeypatch.setattr("fm_bench.campaign.run_all", run_all)
+    command = ["bench", "random", "oracle", "--profile", "smoke", "--runs", str(tmp_path / "runs")]
+    status = main([*command, *(["--no-page"] if how == "not wanted" else [])])
+    assert status == (130 if how == "interrupted" else 0)
+    pages = [path.name for path in (tmp_path / "runs").rglob("*.html")]
+    assert sorted(pages) == (["leaderboard.html", "random.html"] if how in ("done", "interrupted") else [])
+    assert ("leaderboard: " in capsys.readouterr().err) == bool(pages)
 
 
 def test_several_runs_have_no_folder_in_common():

@@ -2,6 +2,8 @@
 """``fm-bench bench``: train, search, judge and record."""
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +67,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="requests that wandb (default 20, the most) or tensorboard (default 0) shows with what was found",
     )
+    command.add_argument("--no-page", action="store_true", help="leave the leaderboard page as it is")
     command.add_argument(
         "--options", action="store_true", help="print every option of METHOD, data set and Trainer, and stop"
     )
@@ -74,9 +77,6 @@ def _bench(options: argparse.Namespace) -> int:
     from fm_bench.campaign import run_all, tell_failures
     from fm_bench.config import option_parser
     from fm_bench.launch import started
-    from fm_bench.leaderboard.links import METHODS
-    from fm_bench.leaderboard.method_pages import build_pages
-    from fm_bench.leaderboard.site import PAGE, refresh_page
     from fm_bench.leaderboard.table import print_folds, print_table
 
     jobs = jobs_of(options)
@@ -94,20 +94,42 @@ def _bench(options: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     if len(jobs) > 1 and started()[0] == 1:  # processes that were started together run everything together
-        records, failures = run_all(jobs, options.runs, say)
+        with nullcontext() if options.no_page else page_after(options.runs, say):
+            records, failures = run_all(jobs, options.runs, say)
     else:
         records, failures = [record for job in jobs for record in _run(job, options, console)], {}
+        if records and not options.no_page:
+            build_page(options.out or options.runs, say)
     if records and options.folds:
         print_folds(records, Console())
     elif records:
         print_table(records, Console(), new=[record.fingerprint for record in records])
-    if records:
-        shown = options.out or options.runs
-        build_pages(shown, shown / METHODS, f"../{PAGE}")  # before the page that links to them
-        page = refresh_page(shown)
-        console.print(f"leaderboard: {page}")
     tell_failures(failures, len(jobs), say)
     return EXIT_CHECK_FAILED if failures else 0
+
+
+@contextmanager
+def page_after(runs: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Builds the leaderboard of ``runs`` when the block is over, also where the user has interrupted it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(UserError):  # it is the interruption that is told
+            build_page(runs, say)
+        raise
+    build_page(runs, say)
+
+
+def build_page(runs: Path, say: Callable[[str], None]) -> None:
+    """Builds the leaderboard of ``runs`` and says where it is; does nothing while nothing is recorded there."""
+    from fm_bench.leaderboard.links import METHODS
+    from fm_bench.leaderboard.method_pages import build_pages
+    from fm_bench.leaderboard.record import find
+    from fm_bench.leaderboard.site import PAGE, refresh_page
+
+    if runs.is_dir() and find(runs):
+        build_pages(runs, runs / METHODS, f"../{PAGE}")  # before the page that links to them
+        say(f"leaderboard: {refresh_page(runs)}")
 
 
 def jobs_of(options: argparse.Namespace) -> "list[Job]":
@@ -128,7 +150,7 @@ def jobs_of(options: argparse.Namespace) -> "list[Job]":
     shared = ["--profile", options.profile, "--mode", options.mode, "--runs", str(options.runs)]
     shared += ["--log-pictures", str(options.log_pictures)] if options.log_pictures is not None else []
     shared += ["--tuned", str(options.tuned)] if options.tuned else []
-    shared += ["--logger", options.logger, *(["--folds", str(options.folds)] if options.folds else [])]
+    shared += ["--no-page", "--logger", options.logger, *(["--folds", str(options.folds)] if options.folds else [])]
     jobs: dict[str, Job] = {}
     for seed in options.seeds:
         for data in options.data:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
-from fm_bench.commands.bench import jobs_of
+from fm_bench.commands.bench import jobs_of, page_after
 from fm_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def _regress(options: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     jobs = jobs_of(options)
-    records, failures = run_all(jobs, options.runs, say)
+    with page_after(options.runs, say):
+        records, failures = run_all(jobs, options.runs, say)
     fresh = [Measured.of(record) for record in records]
     if options.update:
         keep(fresh, baseline)

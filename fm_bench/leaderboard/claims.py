@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.compare import Run, column
+from fm_bench.leaderboard.compare import Run, scores
 from fm_bench.leaderboard.papers import CLAIMS, Claim, Measure
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.resampling import Column, Comparison, Sample, contrast, sample
+from fm_bench.leaderboard.resampling import Comparison, Sample, Scores, contrast, sample
 from fm_bench.leaderboard.rows import Key, Row, Table, tables
 from fm_bench.recipe import EXACT
 
@@ -93,16 +93,16 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
             continue
         try:
             seeds = [runs[record.fingerprint] for record in rows[name].records]
-            columns[measure] = _column(seeds, table, measure)
+            columns[measure] = _scores(seeds, table, measure)
         except UserError as error:
             problems[measure] = str(error)
     return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
 
 
-def _column(seeds: Sequence[Run], table: Table, measure: Measure) -> Column:
+def _scores(seeds: Sequence[Run], table: Table, measure: Measure) -> Scores:
     """The measure of every request; NaN where the request changes none of the measure's attributes."""
     protocol = table.key.protocol
-    found = column(seeds, protocol, measure.metric)
+    found = scores(seeds, protocol, measure.metric)
     if not measure.attributes:
         return found
     changes = seeds[0].changes(protocol)

@@ -20,7 +20,7 @@ from fm_bench.errors import UserError, unknown
 from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard.folds import Paired, fold_of, paired_t
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
-from fm_bench.leaderboard.resampling import Column, Comparison, contrast, sample
+from fm_bench.leaderboard.resampling import Comparison, Scores, contrast, sample
 from fm_bench.leaderboard.rows import key_of
 from fm_bench.leaderboard.shown import is_lower
 
@@ -131,7 +131,7 @@ def load_runs(folder: Path) -> tuple[list[Run], list[str]]:
     return list(runs.values()), problems
 
 
-def column(runs: Sequence[Run], protocol: str, metric: str) -> Column:
+def scores(runs: Sequence[Run], protocol: str, metric: str) -> Scores:
     """The metric of every request, seed by seed.
 
     Seeds answer the same requests, so they are not put end to end: as separate requests they would make every interval
@@ -149,8 +149,8 @@ def column(runs: Sequence[Run], protocol: str, metric: str) -> Column:
     parts = _parts(metric, runs[0].record.metrics[protocol])
     seeds = [[run.per_request(protocol, part) for part in parts] for run in runs]
     if len(parts) == 1:
-        return Column(runs[0].record.fingerprint, tuple(of for (of,) in seeds))
-    found = Column(runs[0].record.fingerprint, tuple(np.stack(of, axis=1) for of in seeds))
+        return Scores(runs[0].record.fingerprint, tuple(of for (of,) in seeds))
+    found = Scores(runs[0].record.fingerprint, tuple(np.stack(of, axis=1) for of in seeds))
     if not np.nanmean(found.mean[:, 1]) > 0:
         raise UserError(
             f"{metric} of {runs[0].record.label} on {protocol} is undefined, because nothing was found in the whole "
@@ -182,7 +182,7 @@ def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequ
     """
     _same([run.record for run in x], [run.record for run in y], protocol)
     known = [metric for metric in metrics if all(metric in run.record.metrics[protocol] for run in (*x, *y))]
-    columns = {m: (column(x, protocol, m), column(y, protocol, m)) for m in known}
+    columns = {m: (scores(x, protocol, m), scores(y, protocol, m)) for m in known}
     return _contrasts(columns, x[0].record.request_digests[protocol], [m for m in known if is_lower(m)])
 
 
@@ -193,7 +193,7 @@ def attribute_differences(x: Sequence[Run], y: Sequence[Run], protocol: str, met
         UserError: as ``differences`` does.
     """
     _same([run.record for run in x], [run.record for run in y], protocol)
-    sides = column(x, protocol, metric), column(y, protocol, metric)
+    sides = scores(x, protocol, metric), scores(y, protocol, metric)
     shape = sides[0].seeds[0].shape
     if len(shape) > 1 or not x[0].record.by_attribute.get(protocol):
         return {}
@@ -203,7 +203,7 @@ def attribute_differences(x: Sequence[Run], y: Sequence[Run], protocol: str, met
 
 
 def _contrasts(
-    columns: Mapping[str, tuple[Column, Column]], request_digest: str, lower: Sequence[str]
+    columns: Mapping[str, tuple[Scores, Scores]], request_digest: str, lower: Sequence[str]
 ) -> dict[str, Comparison]:
     """First minus second of each pair of columns, resampled together; those in ``lower`` win by being lower."""
     samples = sample({(side, name): columns[name][side] for name in columns for side in (0, 1)}, request_digest)

@@ -16,9 +16,9 @@ import numpy as np
 
 from fm_bench.errors import UserError
 from fm_bench.files import digest
-from fm_bench.leaderboard.compare import Run, column, fold_test
+from fm_bench.leaderboard.compare import Run, fold_test, scores
 from fm_bench.leaderboard.folds import holm
-from fm_bench.leaderboard.resampling import Column, sample
+from fm_bench.leaderboard.resampling import Scores, sample
 from fm_bench.leaderboard.rows import Row, Table, hardware
 from fm_bench.leaderboard.shown import TIMES, is_lower
 
@@ -99,7 +99,7 @@ def _ranks(table: Table, runs: Mapping[str, Run]) -> list[Rank | None]:
 
 def _by_requests(table: Table, rows: Sequence[int], runs: Mapping[str, Run]) -> dict[tuple[int, int], Pair]:
     """Every pair of ``rows`` with results for every request, by the bootstrap over requests and seeds."""
-    columns = {number: found for number in rows if (found := _column(table, table.rows[number], runs))}
+    columns = {number: found for number in rows if (found := _scores(table, table.rows[number], runs))}
     if len(columns) < 2:
         return {}
     samples = sample(columns, table.key.request_digest)
@@ -113,10 +113,10 @@ def _by_requests(table: Table, rows: Sequence[int], runs: Mapping[str, Run]) -> 
     }
 
 
-def _column(table: Table, row: Row, runs: Mapping[str, Run]) -> Column | None:
+def _scores(table: Table, row: Row, runs: Mapping[str, Run]) -> Scores | None:
     """The headline of every request, seed by seed; None if the results of one seed are not there."""
     try:
-        return column([runs[run.fingerprint] for run in row.records], table.key.protocol, table.headline)
+        return scores([runs[run.fingerprint] for run in row.records], table.key.protocol, table.headline)
     except (KeyError, UserError):
         return None
 

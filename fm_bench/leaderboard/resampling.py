@@ -20,11 +20,11 @@ RESAMPLES = 10_000
 K = TypeVar("K", bound=Hashable)
 
 
-class Column(NamedTuple):
+class Scores(NamedTuple):
     """A metric of one row at every request.
 
     Attributes:
-        row: names the row, e.g. the fingerprint of its first run: columns of one row are of the same resampled seeds.
+        row: names the row, e.g. the fingerprint of its first run: scores of one row are of the same resampled seeds.
         seeds: an array ``(R,)`` for each seed; ``(R, 2)`` where the metric is a ratio of two means.
     """
 
@@ -36,8 +36,8 @@ class Column(NamedTuple):
         """Every request's mean over the seeds, ``(R,)`` or ``(R, 2)``."""
         return np.asarray(np.mean(self.seeds, axis=0))
 
-    def of(self, mask: NDArray[np.bool_]) -> "Column":
-        """The column at the requests in ``mask (R,)``, NaN at the others."""
+    def of(self, mask: NDArray[np.bool_]) -> "Scores":
+        """The same for the requests in ``mask (R,)``, NaN for the others."""
         return self._replace(seeds=tuple(np.where(mask, seed, np.nan) for seed in self.seeds))
 
 
@@ -63,11 +63,11 @@ class Comparison(NamedTuple):
     losses: int = 0
 
 
-def sample(columns: Mapping[K, Column], request_digest: str) -> dict[K, Sample]:
+def sample(columns: Mapping[K, Scores], request_digest: str) -> dict[K, Sample]:
     """Resamples the requests once for all ``columns``, so that any two of them can be compared pairwise.
 
     Args:
-        columns: results of the same requests.
+        columns: scores for the same requests.
         request_digest: of these requests; it seeds their draw, so that other requests are drawn independently.
     """
     if not columns:
@@ -90,7 +90,7 @@ def over_seeds(means: NDArray[np.float64], row: str) -> NDArray[np.float64]:
 
     Of ``n`` seeds, ``n - 1`` are drawn: with ``n``, the variance of their mean would be ``(n - 1) / n`` of what it is,
     two thirds with three seeds (Rao and Wu, JASA 83, 1988). The draw depends on the row alone: a new row does not move
-    the others, and two columns of one row are of the same trained networks, also where their requests differ.
+    the others, and two metrics of one row are of the same trained networks, also where their requests differ.
     """
     resamples, seeds = means.shape[:2]
     if seeds == 1:

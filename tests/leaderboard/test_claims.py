@@ -11,7 +11,7 @@ from fm_bench.data.readers.fashion_product import REQUIRED
 from fm_bench.evaluation import Protocol
 from fm_bench.leaderboard import claims
 from fm_bench.leaderboard.claims import CLAIMS, outcome
-from fm_bench.leaderboard.compare import column, differences
+from fm_bench.leaderboard.compare import differences, scores
 from fm_bench.leaderboard.resampling import Comparison
 from fm_bench.leaderboard.shown import is_lower
 from fm_bench.leaderboard.tags import TAGS
@@ -353,7 +353,7 @@ def test_the_interval_of_a_ratio_resamples_both_galleries_of_both_methods(tmp_pa
     x, y = swept(tmp_path, "darn", 0.7, 0.5), swept(tmp_path, "pretrained/nin", 0.6, 0.2, seed=1)
     found = differences([x], [y], "gallery-sweep", ["increment_ratio@20"])["increment_ratio@20"]
     gradients = []
-    for hits in (column([r], "gallery-sweep", "increment_ratio@20").mean for r in (x, y)):
+    for hits in (scores([r], "gallery-sweep", "increment_ratio@20").mean for r in (x, y)):
         small, large = hits.mean(axis=0)
         gradients.append(hits[:, 0] / large - hits[:, 1] * small / large**2)  # the delta method
     error = np.std(gradients[0] - gradients[1]) / np.sqrt(800)

@@ -5,8 +5,8 @@ from records import outcomes, run
 
 from fm_bench.errors import UserError
 from fm_bench.evaluation.significance import paired_difference
-from fm_bench.leaderboard.compare import column, differences, load_run, load_runs
-from fm_bench.leaderboard.resampling import Column, contrast, sample
+from fm_bench.leaderboard.compare import differences, load_run, load_runs, scores
+from fm_bench.leaderboard.resampling import Scores, contrast, sample
 
 HITS = "manipulate-1/accuracy@20"
 
@@ -20,7 +20,7 @@ def alone(values, requests):
 
 
 def one_seed(values):
-    return Column("", (values.astype(float),))
+    return Scores("", (values.astype(float),))
 
 
 def test_paired_difference_sees_what_separate_intervals_cannot(tmp_path):
@@ -52,7 +52,7 @@ def test_unpaired_interval_is_that_of_two_independent_means():
 def test_seeds_are_averaged_request_by_request_and_do_not_narrow_the_interval(tmp_path):
     same = [run(tmp_path, "x", {HITS: outcomes(0.5)}, seed=seed) for seed in range(4)]
     y = run(tmp_path, "y", {HITS: outcomes(0.4, seed=9)})
-    assert column(same, "manipulate-1", "accuracy@20").mean.shape == (1500,)
+    assert scores(same, "manipulate-1", "accuracy@20").mean.shape == (1500,)
     assert difference(same, [y]) == pytest.approx(difference(same[:1], [y]), abs=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_seeds_are_resampled_on_either_side_however_many_there_are(tmp_path, rat
 def test_the_interval_widens_by_what_the_seeds_vary(tmp_path):
     rates = np.linspace(0.4, 0.6, 9)  # many, so that their mean is nearly normal
     x, y = seeds(tmp_path, "x", rates), seeds(tmp_path, "y", (0.5,))
-    found, hits = difference(x, y), column(x, "manipulate-1", "accuracy@20")
+    found, hits = difference(x, y), scores(x, "manipulate-1", "accuracy@20")
     requests = np.var(hits.mean - outcomes(0.5)) / 1500
     trained = np.var([seed.mean() for seed in hits.seeds], ddof=1) / 9
     assert trained > 10 * requests
@@ -98,7 +98,7 @@ def test_columns_of_one_row_are_of_the_same_resampled_seeds(tmp_path):
     """Else a method beside itself, on other requests or by another metric, would vary by what its training does."""
     hits = [outcomes(rate, 400) for rate in (0.3, 0.5, 0.7)]
     easier = [np.maximum(seed, np.arange(400) < 100) for seed in hits]
-    row, other = (Column("row", tuple(map(np.asarray, of))) for of in (easier, hits))
+    row, other = (Scores("row", tuple(map(np.asarray, of))) for of in (easier, hits))
     for asked in ("some", "others"):
         x, y = sample({0: row}, "some")[0], sample({0: other}, asked)[0]
         alone = contrast(x, y)

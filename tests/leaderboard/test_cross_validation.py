@@ -15,7 +15,7 @@ from scipy import stats
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 from fm_bench.leaderboard.claims import judge
-from fm_bench.leaderboard.compare import column, differences, fold_test, load_runs
+from fm_bench.leaderboard.compare import differences, fold_test, load_runs, scores
 from fm_bench.leaderboard.folds import Paired, holm, paired_t, t_interval
 from fm_bench.leaderboard.rows import tables
 from fm_bench.leaderboard.site import build
@@ -321,8 +321,8 @@ def test_requests_of_different_folds_are_never_averaged(tmp_path):
 
     x, y = [of("x", fold) for fold in range(2)], [of("y", fold) for fold in range(2)]
     with pytest.raises(UserError, match="were asked different requests"):
-        column(x, "manipulate-1", "accuracy@20")
-    assert column(x[:1], "manipulate-1", "accuracy@20").mean.mean() == pytest.approx(
+        scores(x, "manipulate-1", "accuracy@20")
+    assert scores(x[:1], "manipulate-1", "accuracy@20").mean.mean() == pytest.approx(
         x[0].record.metrics["manipulate-1"]["accuracy@20"]["value"]
     )
     assert differences(x[:1], y[:1], "manipulate-1", ["accuracy@20"])["accuracy@20"].value == 0

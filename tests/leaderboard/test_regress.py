@@ -140,6 +140,7 @@ def test_a_baseline_file_is_read_as_it_was_written_and_newer_runs_take_their_pla
 
 def regress(tmp_path, monkeypatch, skill, *options) -> int:
     """The command with a forged run in the place of a real one."""
+    monkeypatch.chdir(tmp_path)  # a page is built of the folder's runs
     records = tmp_path / "records"
     for seed in (0, 1, 2):
         save(make("amnet", seed, profile="smoke"), records / f"{seed}.json")
@@ -178,6 +179,7 @@ def test_update_records_three_seeds_in_a_file(tmp_path, monkeypatch):
         places.add(runs)
         return Ended(records, {})
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fm_bench.campaign.run_all", run_all)
     path = tmp_path / "smoke.json"
     assert main(["regress", "random", "--update", "--baseline", str(path)]) == 0
