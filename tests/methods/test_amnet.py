@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from stubs import Trainer
 from torch import nn
 
 from fm_bench.data.batches import LabelledBatch, TripletBatch
@@ -11,18 +12,6 @@ from fm_bench.methods.amnet import AMNet, prototypes
 from fm_bench.nn.backbones import Backbone
 
 ATTRIBUTES = {"colour": ["red", "blue", "green"], "sleeve": ["none", "short"], "fit": ["slim", "wide", "loose", "long"]}
-
-
-class _Strategy:
-    @staticmethod
-    def reduce(value, reduce_op):
-        assert reduce_op == "sum"
-        return value
-
-
-class _Trainer:
-    strategy = _Strategy()
-    estimated_stepping_batches = 10
 
 
 @pytest.fixture
@@ -129,7 +118,7 @@ def test_prototypes_are_means_over_the_images_that_carry_the_value(build, caplog
     )
 
     model = build()
-    model._trainer = _Trainer()
+    model._trainer = Trainer()
     images, labels = torch.randn(4, 3, 4, 4), torch.tensor([[0, 0, -1], [0, 1, 1], [1, 1, 1], [1, -1, 0]])
     batches = [LabelledBatch(images[i : i + 2], labels[i : i + 2], torch.arange(2), torch.zeros(2)) for i in (0, 2)]
     with torch.no_grad():
@@ -204,7 +193,7 @@ def test_no_ranking_sends_nothing_through_positive_and_negative(build, images):
 
 def test_rows_that_a_step_does_not_address_stay_exactly_where_they_are(build, images):
     model = build().train()
-    model._trainer = _Trainer()
+    model._trainer = Trainer()
     optimizer = model.manipulation_optimizer()["optimizer"]
     for value in ("slim", "long"):
         batch = _triplets(model, images)

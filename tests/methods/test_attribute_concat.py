@@ -4,14 +4,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from stubs import Trainer, labelled
 
-from fm_bench.data.batches import LabelledBatch, PositionsBatch
+from fm_bench.data.batches import PositionsBatch
 from fm_bench.errors import UserError
 from fm_bench.methods.attribute_concat import MEANS, SLOTS, AttributeConcat, side_by_side
 from fm_bench.methods.fir import INSTANCES
 from fm_bench.methods.flam import FLAM
-from fm_bench.nn.backbones import Backbone
 
 ATTRIBUTES = {"gender": ["women", "men"], "category": ["shirt", "dress", "skirt"], "colour": ["red", "blue", "green"]}
 ATTRIBUTES["pattern"] = ["plain", "striped"]
@@ -20,55 +19,23 @@ T, DIM, PART = 3, 8, 5
 BOTH = pytest.mark.parametrize("parts", ["classifiers", "embedders"])
 
 
-class _Maps(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 6, 3, padding=1)
-
-    def forward_features(self, images):
-        return self.convolution(images).relu()
-
-
-class _Strategy:
-    @staticmethod
-    def reduce(value, reduce_op):
-        assert reduce_op == "sum"
-        return value
-
-
-class _Trainer:
-    strategy = _Strategy()
-    world_size = 1
-
-
 @pytest.fixture
-def build(monkeypatch):
-    monkeypatch.setattr("fm_bench.methods.attribute_network.build_backbone", lambda *_: Backbone(_Maps(), 6))
-
+def build(maps):
     def make(**options) -> AttributeConcat:
         torch.manual_seed(1)
         model = AttributeConcat(ATTRIBUTES, **{"dim": DIM, "classes": 3, "part": PART, "embedder_hidden": 7} | options)
-        model._trainer = _Trainer()
+        model._trainer = Trainer()
         return model.eval()
 
     return make
 
 
-@pytest.fixture
-def images():
-    return torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(2))
-
-
-def _labelled(images, labels=LABELS):
-    return LabelledBatch(images, labels, torch.arange(len(images)), torch.zeros(len(images)))
-
-
 def _prepared(model, images):
     """With classes known and means taken."""
     with torch.no_grad():
-        model.on_slots_start([_labelled(images)])
+        model.on_slots_start([labelled(images, LABELS)])
         if model.hparams["parts"] == "classifiers":
-            model.on_means_start([_labelled(images[:4], LABELS[:4]), _labelled(images[4:], LABELS[4:])])
+            model.on_means_start([labelled(images[:4], LABELS[:4]), labelled(images[4:], LABELS[4:])])
     return model
 
 
@@ -112,7 +79,7 @@ def test_an_attribute_with_one_known_class_is_not_changed(build, images, parts):
     labels = LABELS.clone()
     labels[:, 2] = 1  # every training image is blue
     with torch.no_grad():
-        model.on_slots_start([_labelled(images, labels)])
+        model.on_slots_start([labelled(images, labels)])
         request = model.schema.indicator([("colour", "blue")]).expand(6, -1)
         assert torch.equal(model.embed_query(images, request), model.embed_gallery(images))
 
@@ -121,7 +88,7 @@ def test_an_attribute_with_one_known_class_is_not_changed(build, images, parts):
 def test_features_are_kept_until_the_last_stage_that_is_not_left_out(build, images, parts):
     model = build(parts=parts)
     with torch.no_grad():
-        model.cache_slots([_labelled(images)])
+        model.cache_slots([labelled(images, LABELS)])
     model.stage = SLOTS
     model.on_fit_end()
     assert len(model.cached) == (6 if parts == "classifiers" else 0)
@@ -139,8 +106,8 @@ def test_readers_are_told_which_values_change_nothing(build):
 
 @BOTH
 def test_backbones_are_tried_on_the_size_of_the_pictures(parts):
-    with pytest.raises(UserError, match=r"inception_resnet_v2.*64 x 48"):
-        AttributeConcat(ATTRIBUTES, backbone="inception_resnet_v2", parts=parts, image_size=(64, 48))
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224.*64 x 48"):
+        AttributeConcat(ATTRIBUTES, backbone="vit_tiny_patch16_224", parts=parts, image_size=(64, 48))
 
 
 def test_means_are_directions_of_mean_parts_of_true_labels(build, images):
@@ -175,7 +142,7 @@ def test_parts_learn_from_labels_of_their_own_attribute_alone(build, images, par
     model = _prepared(build(parts=parts, dropout=0.0, margin=2.0), images).train()
     model.begin(SLOTS, 0)
     with torch.no_grad():
-        model.cache_slots([_labelled(images)])
+        model.cache_slots([labelled(images, LABELS)])
     for target, column in enumerate((1, 2, 3)):
         labels = torch.full_like(LABELS, -1)
         labels[:, column] = LABELS[:, column]

@@ -4,6 +4,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from stubs import Trainer
 from torch import nn
 
 from fm_bench.data.batches import LabelledBatch
@@ -12,10 +13,6 @@ from fm_bench.methods.fcd import FCD
 from fm_bench.nn.backbones import Backbone
 
 ATTRIBUTES = {"colour": ["red", "blue", "green"], "sleeve": ["none", "short"], "fit": ["slim", "wide", "loose", "long"]}
-
-
-class _Trainer:
-    estimated_stepping_batches = 10
 
 
 @pytest.fixture
@@ -154,7 +151,7 @@ def test_images_with_the_same_value_do_not_repel_each_other(orthogonal):
 
 def test_training_brings_pictures_near_their_values_and_requests_to_their_answers(build):
     model = build(lr=0.1, new_lr=0.5, weight_decay=0.0).train()
-    model._trainer = _Trainer()
+    model._trainer = Trainer()
     generator = torch.Generator().manual_seed(3)
     looks = torch.randn(9, 3, 4, 4, generator=generator)
     labels = torch.stack([torch.randint(size, (64,), generator=generator) for size in (3, 2, 4)], dim=1)
@@ -193,7 +190,7 @@ def test_the_joint_stage_trains_all_but_the_heads(build, images):
     assert silent == {name for name, parameter in model.named_parameters() if name.startswith("heads.")}
     assert not silent & set(model.stage_state(joint))
     assert {name for name, p in model.named_parameters() if p.requires_grad} == set(model.stage_state(joint))
-    model._trainer = _Trainer()
+    model._trainer = Trainer()
     optimised = {id(p) for group in model.joint_optimizer()["optimizer"].param_groups for p in group["params"]}
     assert optimised == {id(p) for p in model.parameters() if p.requires_grad}
     assert set(model.stage_state(attributes)) == {

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the methods' tests: six noisy pictures, and models on a backbone of one convolution."""
+
+from collections.abc import Callable
+
+import flam_models
+import pytest
+import torch
+import torch.nn.functional as F
+from stubs import Maps
+
+from fm_bench.methods.flam import FLAM
+from fm_bench.nn.backbones import Backbone
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every backbone is one convolution."""
+    monkeypatch.setattr("fm_bench.methods.attribute_network.build_backbone", lambda *_: Backbone(Maps(), 6))
+
+
+@pytest.fixture
+def flam(maps: None) -> Callable[..., FLAM]:
+    return flam_models.build
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    """Twelve features of FLAM's length."""
+    return F.normalize(torch.randn(12, flam_models.DIM, generator=torch.Generator().manual_seed(3)), dim=-1)
