@@ -108,6 +108,11 @@ def test_min_count_and_chosen_attributes(root):
     assert read(root, min_count=6, attributes="rare").schema.to_dict() == {"rare": ["z"]}
     assert "rare" not in read(root, min_count=6).schema.names  # one value left: nothing to change
     assert read(root, attributes=["price", "colour"], min_count=1).schema.sizes == (120, 4)
+    fakes.table(root, [row | {"rare": "NA"} for row in rows])
+    with pytest.raises(UserError, match=r"'rare' of .* has no value on at least 1 image: lower --data\.min_count"):
+        read(root, min_count=1, attributes="rare")
+    with pytest.raises(UserError, match=r"has no value on at least 2 images: "):
+        read(root, min_count=2, attributes="rare")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.catalog import Split
+from fm_bench.data.images import FileSource
 from fm_bench.data.rooted import inside
 from fm_bench.errors import UserError
+from fm_bench.files import digest
 
 OnError = Literal["fail", "skip"]
 
@@ -76,6 +78,13 @@ def nearest(name: str, known: Iterable[str], shown: int = 8) -> str:
     return ", ".join(ordered[:shown]) + (", …" if len(ordered) > shown else "")
 
 
+def check_attributes(wanted: Iterable[str], known: Collection[str], where: str, shown: int = 8) -> None:
+    """Raises UserError if a wanted attribute is none of the known ones, with ``shown`` of these at most."""
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"attribute {name!r} is not in {where}: choose among {nearest(name, known, shown)}.")
+
+
 @functools.cache
 def snake_case(name: str) -> str:
     """``"Sleeve Length"`` and ``"articleType"`` as ``"sleeve_length"`` and ``"article_type"``."""
@@ -104,6 +113,7 @@ def encode(
     kept: dict[str, tuple[list[str], NDArray[np.int16]]] = {}
     notes: list[str] = []
     contradicted = np.zeros(len(group), dtype=np.bool_)
+    least = _images(min_count)
     for name, column in columns.items():
         values, codes = _codes(column)
         wrong = _contradicted(codes, group)
@@ -113,15 +123,15 @@ def encode(
         if chosen:
             _check_chosen(name, int(frequent.sum()), min_count, where)
         elif frequent.sum() < 2:
-            notes.append(f"{name} is left out: fewer than two of its values are on at least {min_count} images")
+            notes.append(f"{name} is left out: fewer than two of its values are on at least {least}")
             continue
         kept[name] = _only_frequent(values, codes, frequent)
         if rare := int((~frequent).sum()):
             lost = int((codes >= 0).sum() - (kept[name][1] >= 0).sum())
-            notes.append(f"{name}: {rare} values on fewer than {min_count} images ({lost:,} labels) count as missing")
+            notes.append(f"{name}: {rare} values on fewer than {least} ({lost:,} labels) count as missing")
     if not kept:
         raise UserError(
-            f"no attribute of {where} has two values on at least {min_count} images each: "
+            f"no attribute of {where} has two values on at least {least} each: "
             "lower --data.min_count or name --data.attributes."
         )
     if contradicted.any():
@@ -131,10 +141,14 @@ def encode(
     return Encoded(schema, np.stack([codes for _, codes in kept.values()], axis=1), tuple(notes))
 
 
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"
+
+
 def _check_chosen(name: str, values: int, min_count: int, where: str) -> None:
     if not values:
         raise UserError(
-            f"attribute {name!r} of {where} has no value on at least {min_count} images: "
+            f"attribute {name!r} of {where} has no value on at least {_images(min_count)}: "
             "lower --data.min_count or leave it out."
         )
     if values > _MAX_VALUES:
@@ -234,6 +248,11 @@ def duplicates(same: NDArray[np.int64]) -> list[str]:
     if not shared.any():
         return []
     return [f"{count[shared].sum():,} images are byte-identical to another one, in {shared.sum():,} groups"]
+
+
+def file_source(root: Path, image: NDArray[np.str_], content: NDArray[np.bytes_]) -> FileSource:
+    """Pictures below ``root``, whose digest is one of their names ``(N,)`` and of their contents' digests ``(N,)``."""
+    return FileSource(root, digest(image.tolist(), content))
 
 
 def check_inside(root: Path, image: NDArray[np.str_], path: Path, *, unit: str = "row", first: int = 1) -> None:

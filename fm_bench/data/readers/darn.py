@@ -25,11 +25,9 @@ from fm_bench.attributes import MISSING, AttributeSchema
 from fm_bench.catalog import Catalog, Dataset, Domain, Split, check_splits
 from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
-from fm_bench.data.readers.common import OnError, below, check_inside, duplicates, groups
+from fm_bench.data.readers.common import OnError, below, check_inside, duplicates, file_source, groups
 from fm_bench.data.readers.lists import Rows, paths, read_rows
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 ATTRIBUTES = {
     "category": 20,
@@ -108,7 +106,7 @@ class DarnReader:
             notes.append(f"{unlabelled:,} listed pictures have no label")
         if len(queries):
             notes.append(f"{len(queries):,} test pictures are asked about and never searched")
-        return Dataset(catalog, FileSource(root, digest(image.tolist(), content)), tuple(notes), queries=queries)
+        return Dataset(catalog, file_source(root, image, content), tuple(notes), queries=queries)
 
 
 def _check_root(root: Path) -> None:

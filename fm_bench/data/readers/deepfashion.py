@@ -24,8 +24,16 @@ from numpy.typing import NDArray
 
 from fm_bench.catalog import Catalog, Dataset, Domain, check_splits
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
-from fm_bench.data.readers.common import OnError, check_inside, duplicates, encode, groups, names_of, nearest
+from fm_bench.data.readers.common import (
+    OnError,
+    check_attributes,
+    check_inside,
+    duplicates,
+    encode,
+    file_source,
+    groups,
+    names_of,
+)
 from fm_bench.data.readers.deepfashion_files import (
     CORNERS,
     Annotated,
@@ -44,7 +52,6 @@ from fm_bench.data.readers.deepfashion_files import (
 from fm_bench.data.readers.deepfashion_fine import read_fine
 from fm_bench.data.readers.lists import aligned, codes, columns, distinct, read_rows, read_signs, strings
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 GROUPS = {"texture": 1, "fabric": 2, "shape": 3, "part": 4, "style": 5}
 """Types of the coarse attributes, each of which is an attribute of many values here."""
@@ -126,16 +133,12 @@ class DeepFashionReader:
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain, box)
         check_splits(catalog, str(root))
         notes += [*encoded.notes, *duplicates(item)]
-        return Dataset(catalog, FileSource(folder, digest(image.tolist(), content)), tuple(notes))
+        return Dataset(catalog, file_source(folder, image, content), tuple(notes))
 
 
 def _coarse(root: Path, wanted: Sequence[str]) -> Annotated:
     known = ("category", *GROUPS)
-    for name in wanted:
-        if name not in known:
-            raise UserError(
-                f"attribute {name!r} is not in the coarse annotations of {root}: choose among {nearest(name, known)}."
-            )
+    check_attributes(wanted, known, f"the coarse annotations of {root}")
     rows = read_rows(root / _EVAL, "the list of splits")
     cells = columns(rows, ("image_name", "evaluation_status"))
     image = strings(cells["image_name"])

@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 
 from fm_bench.catalog import Catalog, Dataset, Domain, check_splits
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
 from fm_bench.data.readers.common import (
     OnError,
+    check_attributes,
     check_inside,
     duplicates,
     encode,
+    file_source,
     groups,
     names_of,
-    nearest,
     snake_case,
 )
 from fm_bench.data.readers.deepfashion_files import (
@@ -52,8 +52,6 @@ from fm_bench.data.readers.deepfashion_files import (
     text,
 )
 from fm_bench.data.readers.lists import Rows, codes, columns, places, read_rows, read_signs, strings
-from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 STATUS = ("train", "val", "test")
 """In the order of ``Split``."""
@@ -117,9 +115,7 @@ class ConsumerToShopReader:
         types = {"clothes_type": CLOTHES, "source_type": SOURCES}
         listed = Listed.read(root / "Anno/list_bbox_consumer2shop.txt", image, types)
         known, notes = _columns(root, image, cells["item_id"].take(pa.array(row)), listed)
-        for name in chosen or ():
-            if name not in known:
-                raise UserError(f"attribute {name!r} is not in {root}: choose among {nearest(name, known)}.")
+        check_attributes(chosen or (), known, str(root))
         content = content_digests(folder, image)
         same = groups(content)
         wanted = {name: known[name] for name in chosen or known}
@@ -129,7 +125,7 @@ class ConsumerToShopReader:
         check_splits(catalog, str(root))
         notes = [f"{len(rows.text):,} pairs of {len(image):,} images", *notes, *told, *_otherwise(domain, listed)]
         notes += [*encoded.notes, *duplicates(same)]
-        return Dataset(catalog, FileSource(folder, digest(image.tolist(), content)), tuple(notes))
+        return Dataset(catalog, file_source(folder, image, content), tuple(notes))
 
 
 def _images(rows: Rows, cells: dict[str, pa.StringArray], facts: dict[str, NDArray[np.int64]]) -> _Images:

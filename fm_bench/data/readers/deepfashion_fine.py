@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fm_bench.catalog import Split
-from fm_bench.data.readers.common import check_inside, nearest
+from fm_bench.data.readers.common import check_attributes, check_inside
 from fm_bench.data.readers.deepfashion_files import (
     CORNERS,
     Annotated,
@@ -66,11 +66,7 @@ def read_fine(root: Path, chosen: Sequence[str] | None) -> Annotated:
     has_category = _any(folder, "cate")
     known = [*(["category"] if has_category else []), *GROUPS]
     wanted = list(chosen or known)
-    for name in wanted:
-        if name not in known:
-            raise UserError(
-                f"attribute {name!r} is not in the fine annotations of {root}: choose among {nearest(name, known)}."
-            )
+    check_attributes(wanted, known, f"the fine annotations of {root}")
     lists = {split: _plain(folder / f"{split.name.lower()}.txt", "a list of images", _no_path) for split in Split}
     images = [paths(rows) for rows in lists.values()]
     for rows, held in zip(lists.values(), images, strict=True):

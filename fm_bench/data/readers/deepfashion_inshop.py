@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 
 from fm_bench.catalog import Catalog, Dataset, Domain, Split, check_splits
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
 from fm_bench.data.readers.common import (
     OnError,
+    check_attributes,
     check_inside,
     duplicates,
     encode,
+    file_source,
     groups,
     names_of,
-    nearest,
     shares_of,
     split_by_content,
 )
@@ -54,7 +54,6 @@ from fm_bench.data.readers.deepfashion_files import (
 from fm_bench.data.readers.lists import codes, columns, distinct, places, read_rows, read_signs, strings
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 DEFAULT = ("gender", "category", "colour", "clothes_type")
 
@@ -128,7 +127,7 @@ class InShopReader:
         queries = np.flatnonzero(status == STATUS.index("query"))
         notes += [*_alone(item, status), *told, *encoded.notes, *duplicates(same)]
         notes.append(f"{self.val_share:.0%} of the training items are taken for val, which the data do not have")
-        return Dataset(catalog, FileSource(folder, digest(image.tolist(), content)), tuple(notes), queries=queries)
+        return Dataset(catalog, file_source(folder, image, content), tuple(notes), queries=queries)
 
     def _columns(
         self,
@@ -195,11 +194,7 @@ def _item_attributes(
         return {}
     listed, table = (_attribute_file(root, f"list_attr_{name}.txt") for name in ("cloth", "items"))
     names = read_rows(listed, "the list of attributes").text.to_pylist() if listed and table else []
-    for name in wanted:
-        if name not in names:
-            raise UserError(
-                f"attribute {name!r} is not in {root}: choose among {nearest(name, [*known, *names], shown=12)}."
-            )
+    check_attributes(wanted, [*known, *names], str(root), shown=12)
     assert table is not None  # or no name is known
     used = np.array([names.index(name) for name in wanted])
     signs = read_signs(table, "the table of the items' attributes", len(names), used)

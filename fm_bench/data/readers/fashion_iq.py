@@ -25,21 +25,20 @@ from numpy.typing import NDArray
 from fm_bench.catalog import Catalog, Dataset, Domain, Split, check_splits
 from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
 from fm_bench.data.readers.common import (
     OnError,
+    check_attributes,
     check_inside,
     duplicates,
     encode,
+    file_source,
     groups,
     names_of,
-    nearest,
     shares_of,
     split_by_content,
 )
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 CATEGORIES = ("dress", "shirt", "toptee")
 CATEGORY = "category"
@@ -104,9 +103,7 @@ class FashionIqReader:
         split = self._split(np.array([s for *_, s in entries], dtype=np.int8), content, item)
         columns, crowded = _columns(entries, tags)
         chosen = names_of(self.attributes)
-        for name in chosen or []:
-            if name not in columns:
-                raise UserError(f"attribute {name!r} is not in {root}: choose among {nearest(name, columns)}.")
+        check_attributes(chosen or (), columns, str(root))
         columns = {name: columns[name] for name in chosen or columns}
         encoded = encode(columns, item, min_count=self.min_count, chosen=chosen is not None, where=str(root))
         domain = np.full(len(image), Domain.SHOP, dtype=np.int8)
@@ -116,7 +113,7 @@ class FashionIqReader:
             f"{name}: {crowded[name]:,} images have several tags and so no label" for name in columns if name in crowded
         ]
         notes += [*encoded.notes, *duplicates(item), "the captions are not used"]
-        return Dataset(catalog, FileSource(root, digest(image.tolist(), content)), tuple(notes))
+        return Dataset(catalog, file_source(root, image, content), tuple(notes))
 
     def _split(self, split: NDArray[np.int8], content: NDArray[np.bytes_], item: NDArray[np.int64]) -> NDArray[np.int8]:
         """The authors' splits; without a test split, val is one and validation is cut from train."""

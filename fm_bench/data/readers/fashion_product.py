@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 from fm_bench.catalog import Catalog, Dataset, Domain, ImageSource, check_splits
 from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests, in_threads, read_bytes
-from fm_bench.data.images import FileSource
 from fm_bench.data.parquet import ParquetSource, parquet_contents
 from fm_bench.data.readers.common import (
     OnError,
+    check_attributes,
     clean,
     duplicates,
     encode,
+    file_source,
     groups,
     names_of,
     nearest,
@@ -127,7 +128,7 @@ class FashionProductReader:
         keep, dropped = _complete(columns, root)
         _check_images(root)
         content = content_digests(root, image[keep])
-        source = FileSource(root, digest(image[keep].tolist(), content))
+        source = file_source(root, image[keep], content)
         return self._dataset(root, columns, keep, content, image, source, [*notes, *dropped])
 
     def _from_parquet(self, root: Path, files: tuple[Path, ...]) -> Dataset:
@@ -196,11 +197,7 @@ class FashionProductReader:
             )
         read = [(row, found) for row, found in zip(rows, details, strict=True) if not isinstance(found, str)]
         known = Counter(key for _, found in read for key in found)
-        for name in wanted:
-            if name not in COLUMNS and name not in known:
-                raise UserError(
-                    f"attribute {name!r} is not in {root}: choose among {nearest(name, [*COLUMNS, *known])}."
-                )
+        check_attributes(wanted, [*COLUMNS, *known], str(root))
         notes = [f"{len(failed):,} items are left out because their JSON file cannot be read"] if failed else []
         return [{**{name: found[name] for name in wanted if name in found}, **row} for row, found in read], notes
 

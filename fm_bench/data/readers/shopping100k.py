@@ -19,20 +19,19 @@ from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Catalog, Dataset, Domain, Split, check_splits
 from fm_bench.data import downloads
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
 from fm_bench.data.readers import adde
 from fm_bench.data.readers.common import (
     OnError,
     below,
     check_inside,
     duplicates,
+    file_source,
     groups,
     shares_of,
     split_by_content,
 )
 from fm_bench.data.readers.table import TableReader
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 ATTRIBUTES = {
     "category": 16,
@@ -157,8 +156,7 @@ class Shopping100kReader:
         requests = asked.requests(schema, len(train.image)) if asked else None
         notes = [f"{len(train.image):,} training and {len(test.image):,} test images of {folder}", *duplicates(item)]
         notes += _across(item, len(train.image)) + _noted(asked)
-        source = FileSource(root, digest(image.tolist(), content))
-        return Dataset(catalog, source, tuple(notes), requests=requests)
+        return Dataset(catalog, file_source(root, image, content), tuple(notes), requests=requests)
 
     def _split(self, content: NDArray[np.bytes_], item: NDArray[np.int64], train: int) -> NDArray[np.int8]:
         shares = {Split.VAL: shares_of(self.val_share, 0.0)[Split.VAL]}

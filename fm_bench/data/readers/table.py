@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from fm_bench.catalog import Catalog, Dataset, Domain, Split, check_splits
 from fm_bench.data.contents import content_digests
-from fm_bench.data.images import FileSource
 from fm_bench.data.readers.common import (
     OnError,
     check_inside,
     clean,
     duplicates,
     encode,
+    file_source,
     groups,
     names_of,
     nearest,
@@ -32,7 +32,6 @@ from fm_bench.data.readers.common import (
 )
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
-from fm_bench.files import digest
 
 MAX_DEFAULT_VALUES = 64
 """A column of at most this many distinct values, and at most half as many as rows, is an attribute by default."""
@@ -116,7 +115,7 @@ class TableReader:
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain)
         check_splits(catalog, str(path))
         notes = [f"{len(image):,} rows", *notes, *cut, *left_out, *encoded.notes, *duplicates(same)]
-        return Dataset(catalog, FileSource(root, digest(image.tolist(), content)), tuple(notes))
+        return Dataset(catalog, file_source(root, image, content), tuple(notes))
 
     def _items(self, columns: dict[str, pa.Array], same: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
         """Item numbers: the item column's values, and the content of the picture where there is none."""
