@@ -12,6 +12,8 @@ from stubs import Maps
 from fm_bench.methods.flam import FLAM
 from fm_bench.nn.backbones import Backbone
 
+pytest.register_assert_rewrite("amgan_models", "amgan_by_hand")  # they assert, too
+
 
 @pytest.fixture
 def images() -> torch.Tensor:

@@ -3,38 +3,17 @@
 
 import math
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
-from test_amgan import (
-    ATTRIBUTES,
-    WEIGHTS,
-    agree,
-    beginning,
-    classes_by_hand,
-    consistency_by_hand,
-    distance,
-    halved,
-    logged,
-    named,
-    optimizers,
-    parameters_of,
-    pixels_of,
-    playing,
-    quadruplets,
-    telling,
-)
+from amgan_by_hand import WEIGHTS, agree, classes_by_hand, consistency_by_hand, distance, halved, pixels_of, telling
+from amgan_models import SCHEMES, beginning, logged, named, optimizers, parameters_of, quadruplets, tiny
 
 from fm_bench.methods.amgan import Quadruplets
 from fm_bench.methods.cgan import CGAN, DRAWING, METRIC
 
-SCHEMES = pytest.mark.parametrize("scheme", ["pair", "triplet"])
-
-
-def build(**options) -> CGAN:
-    torch.manual_seed(1)
-    small = {"generator_widths": [4, 6, 8], "blocks": 1, "encoder_widths": [4, 6, 10]}
-    return playing(CGAN(ATTRIBUTES, **(small | options)))
+build = partial(tiny, CGAN)
 
 
 def changed(before, model):
