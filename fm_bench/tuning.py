@@ -92,7 +92,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Everything that was tried.
+    """Everything that was tried; tables tell what it cost, trials times ``images``, where rows differ in it.
 
     Attributes:
         method, data, profile, mode, seed: of every trial; ``method`` may name a variant.

@@ -21,7 +21,7 @@ from fm_bench.files import digest
 from fm_bench.leaderboard.folds import extent, fold_of, t_interval
 from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.shown import headline, order, rank
-from fm_bench.leaderboard.tags import tags_of
+from fm_bench.leaderboard.tags import search_of, tags_of
 from fm_bench.recipe import EXACT
 
 RETRIEVAL = "retrieval"
@@ -189,6 +189,20 @@ class Table:
         """Every attribute that some row has results for, in the order of the first record that names it."""
         parts = (record.by_attribute.get(self.key.protocol, {}) for row in self.rows for record in row.records)
         return list(dict.fromkeys(name for part in parts for name in part))
+
+    @property
+    def searches(self) -> str:
+        """A sentence where the settings of competing rows were not searched alike; empty where all or none were."""
+        spent: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.role == "method":
+                spent.setdefault(search_of(row.first), []).append(row.label)
+        if len(spent) < 2:
+            return ""
+        untuned = spent.pop("", [])
+        parts = [f"{', '.join(labels)} by {how}" for how, labels in sorted(spent.items())]
+        parts += ["the others have those of their recipes"] if untuned else []
+        return f"Settings were not searched alike: {'; '.join(parts)}."
 
 
 def pool(estimates: Sequence[Mapping[str, float] | None]) -> Cell | None:

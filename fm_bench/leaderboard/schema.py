@@ -163,6 +163,15 @@ def _search(value: Any) -> str | None:
     return None if wrong is None else f".protocols{wrong}"
 
 
+def _tuning(value: Any) -> str | None:
+    """Nothing, or the ledger of a search, of which tables show how much it spent: trials, and images of each."""
+    if (wrong := _plain_object(value)) is not None or not value:
+        return wrong
+    checks = {"trials": _list(_object), "images": _count(1)}
+    found = ((name, " is missing" if name not in value else check(value[name])) for name, check in checks.items())
+    return next((f".{name}{wrong}" for name, wrong in found if wrong is not None), None)
+
+
 def _time(value: Any) -> str | None:
     try:
         datetime.datetime.fromisoformat(value)
@@ -195,7 +204,7 @@ FIELDS: Mapping[str, Check] = {
     "dim": _count(1),
     "parameters": _count(0),
     "search": _search,
-    "tuning": _plain_object,
+    "tuning": _tuning,
     "seconds": _each(_not_negative),
     "query_ms": _optional,
     "peak_memory_mb": _optional,

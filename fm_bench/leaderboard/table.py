@@ -200,7 +200,7 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     over = "folds with 95 % t-interval over folds" if folded else "seeds with 95 % interval over requests"
     result = RichTable(
         title=Text(title(table.key)),
-        caption=Text(f"{about(table)}; mean over {over}"),
+        caption=Text(f"{about(table)}; mean over {over}{table.searches and f'. {table.searches}'}"),
         box=SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -262,6 +262,7 @@ def _markdown(table: Table) -> str:
         lines.append(line(["*chance*", "", *values, "", "", ""]))
     machines = dict.fromkeys(hardware(run) for row in table.rows for run in row.records)
     machine = "; ".join(filter(None, machines)) or "not recorded"
+    lines += ["", escape(table.searches)] if table.searches else []
     command = next((row.first.command for row in table.rows if row.role == "method"), table.rows[0].first.command)
     lines += ["", f"Command of the best method: `{command.replace('`', '')}`. Machine: {escape(machine)}."]
     return "\n".join(lines)

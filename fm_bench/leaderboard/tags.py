@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Words beside the rows of methods that a table's requests are not made for."""
+"""Words beside rows: of methods that a table's requests are not made for, and of those whose settings were searched."""
 
 from typing import NamedTuple
 
@@ -39,8 +39,17 @@ TAGS = (
 def tags_of(run: Record, protocol: str) -> tuple[str, ...]:
     """What must be known to read the row of ``run`` in a table of ``protocol``."""
     hyper = run.config.get("hyper", {})
-    return tuple(
+    fitting = tuple(
         tag.text
         for tag in TAGS
         if run.method in tag.methods and protocol in tag.protocols and not (tag.unless and hyper.get(tag.unless))
     )
+    return fitting + ((f"tuned: {spent}",) if (spent := search_of(run)) else ())
+
+
+def search_of(run: Record) -> str:
+    """What the search for the settings of ``run`` spent: ``20 trials of 90,000 images``; empty without a search."""
+    if not run.tuning:
+        return ""
+    trials = len(run.tuning["trials"])
+    return f"{trials} trial{'s' if trials != 1 else ''} of {run.tuning['images']:,} images"

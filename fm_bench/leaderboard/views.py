@@ -42,6 +42,7 @@ class View:
     chance_headline: float | None
     notes: tuple[tuple[int, str], ...]
     common: str
+    searches: str
     headline: str
     order: str
     folded: bool
@@ -149,6 +150,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         chance_headline=table.chance.get(table.headline),
         notes=tuple((number, text) for text, number in notes.items()),
         common="; ".join(common),
+        searches=table.searches,
         headline=table.headline,
         order="ascending" if is_lower(table.headline) else "descending",
         folded=any(row.folds for row in table.rows),

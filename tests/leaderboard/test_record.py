@@ -65,6 +65,8 @@ def _set(value, path, new):
         (["query_ms"], "fast", "query_ms is a text"),
         (["config", "model", "lr"], math.nan, "config.model.lr is nan"),
         (["code"], {"version": "1"}, "code.digest is missing"),
+        (["tuning"], {"trials": []}, "tuning.images is missing"),
+        (["tuning"], {"trials": [3], "images": 9}, "tuning.trials[0] is a whole number instead of an object"),
         (["search"], {"recall@50": 0.9}, "search.index is missing"),
         (["search"], {"index": ""}, "search.index is ''"),
         (["search"], {"index": "HNSW32,Flat"}, "search.protocols is missing"),

@@ -291,3 +291,31 @@ def test_marks_of_methods_in_protocols_they_were_not_made_for(name, protocol):
     for tag in MARKS[name, protocol]:
         assert f"{name} ({tag})" in markdown_table([run], protocol)
         assert f'<span class="tag">{tag}</span>' in render([run])
+
+
+def searched(name: str, trials: int, images: int = 90_000) -> Record:
+    """A run with the best of so many trials."""
+    tuning = {"trials": [{"number": number} for number in range(trials)], "images": images}
+    return record("search", metrics_of(0.5), name, tuning=tuning)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ((("flam", 20), ("darn", 20)), ""),
+        ((("flam", 20), ("darn", 5)), "flam by 20 trials of 90,000 images; darn by 5 trials of 90,000 images."),
+        ((("flam", 1), ("darn", 0)), "flam by 1 trial of 90,000 images; the others have those of their recipes."),
+        ((("flam", 20), ("darn", 20, 600)), "flam by 20 trials of 90,000 images"),
+        ((("flam", 20), ("random", 0), ("oracle", 0)), ""),  # there is nothing to search
+        ((("flam", 0), ("darn", 0)), ""),
+    ],
+)
+def test_a_table_tells_where_settings_were_not_searched_alike(runs, said):
+    records = [searched(*run) if run[1] else record("search", metrics_of(0.5), run[0]) for run in runs]
+    shown = [markdown_table(records, "search"), " ".join(text_of(records, 100).split()), render(records)]
+    for text in shown:
+        assert ("Settings were not searched alike" in text) == bool(said)
+        assert said in text
+        assert ("tuned: " in text) == any(run[1] for run in runs)
+    if runs[0][1] == 20:
+        assert "flam (tuned: 20 trials of 90,000 images)" in shown[0]
