@@ -21,7 +21,7 @@ from fm_bench.data.rooted import Folder
 from fm_bench.data.sniff import HEAD, image_kind, impostor
 from fm_bench.files import digest as digest_of
 
-__all__ = ["FileSource", "ImageCache", "cached_images", "decode", "fit"]
+__all__ = ["FileSource", "ImageCache", "StoredPictures", "cached_images", "decode", "fit"]
 
 MAX_PIXELS = 89_478_485
 """Pictures above this are refused before they are decoded (a quarter of a gigabyte as RGB; Pillow's own limit)."""
@@ -37,16 +37,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass(eq=False)
-class FileSource:
-    """Pictures below a folder.
+class StoredPictures:
+    """Pictures that lie below a folder, in whatever files.
 
     Args:
         root: the folder.
-        digest: changes with any file's name or content; ``left_out`` is added to it.
+        digest: changes with any picture's name or content; ``left_out`` is added to it.
         left_out: pictures that count as unreadable although they are not, see ``fm_bench.data.mending``.
     """
-
-    in_threads: ClassVar[bool] = True
 
     root: Path
     digest: str
@@ -56,6 +54,18 @@ class FileSource:
         self.contents = self.digest
         if self.left_out:
             self.digest = digest_of(self.contents, "left out", sorted(self.left_out))
+
+    def refuse_left_out(self, image: str) -> None:
+        """Raises UnreadableImageError if a picture is left out."""
+        if image in self.left_out:
+            raise UnreadableImageError(LEFT_OUT)
+
+
+@dataclass(eq=False)
+class FileSource(StoredPictures):
+    """Pictures that are files below a folder, see ``StoredPictures``."""
+
+    in_threads: ClassVar[bool] = True
 
     @cached_property
     def _folder(self) -> Folder:
@@ -72,8 +82,7 @@ class FileSource:
             UnreadableImageError: if the file is missing, empty, truncated, not a picture or too large to decode, leads
                 out of the root, or is left out.
         """
-        if image in self.left_out:
-            raise UnreadableImageError(LEFT_OUT)
+        self.refuse_left_out(image)
         return fit(decode(self._folder.read(image), at_least=2 * max(size)), size)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fm_bench.catalog import Dataset
-from fm_bench.data.images import FileSource
+from fm_bench.data.images import StoredPictures
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, write_json
 
@@ -20,15 +20,15 @@ def leave_out(dataset: Dataset, pictures: Iterable[str]) -> Path:
     """Lists pictures that later commands leave out, beside those listed before; returns the list's file.
 
     Args:
-        dataset: with pictures from files.
+        dataset: with pictures from files, their own or Parquet files.
         pictures: their names.
 
     Raises:
-        UserError: if pictures are no files, or the list cannot be written.
+        UserError: if pictures are in no files, or the list cannot be written.
     """
     source = dataset.source
-    if not isinstance(source, FileSource):
-        raise UserError("these pictures are no files of their own, so that --fix cannot leave any out: leave it away.")
+    if not isinstance(source, StoredPictures):
+        raise UserError("these pictures are in no files, so that --fix has none to leave out: leave it away.")
     path = _path(dataset, source)
     write_json(path, {"left_out": sorted(source.left_out.union(pictures))})
     return path
@@ -37,7 +37,7 @@ def leave_out(dataset: Dataset, pictures: Iterable[str]) -> Path:
 def mended(dataset: Dataset) -> Dataset:
     """The data set whose listed pictures count as unreadable, and say so in a note; itself if none is listed."""
     source = dataset.source
-    if not isinstance(source, FileSource):
+    if not isinstance(source, StoredPictures):
         return dataset
     try:
         listed = json.loads(_path(dataset, source).read_text(encoding="utf-8"))["left_out"]
@@ -50,5 +50,5 @@ def mended(dataset: Dataset) -> Dataset:
     return dataset._replace(source=replace(source, left_out=names), notes=(*dataset.notes, note))
 
 
-def _path(dataset: Dataset, source: FileSource) -> Path:
+def _path(dataset: Dataset, source: StoredPictures) -> Path:
     return cache_dir() / f"left-out-{digest(dataset.catalog.digest, source.contents)[:32]}.json"

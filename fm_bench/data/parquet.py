@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fm_bench.catalog import UnreadableImageError
-from fm_bench.data.images import decode, fit
+from fm_bench.data.images import StoredPictures, decode, fit
 from fm_bench.data.rooted import inside
 from fm_bench.data.sniff import HEAD, refuse_impostor
 from fm_bench.errors import UserError
@@ -33,19 +33,13 @@ _PARQUET = "a Parquet file"
 
 
 @dataclass(eq=False)
-class ParquetSource:
+class ParquetSource(StoredPictures):
     """Pictures in the column ``image`` of Parquet files, as bytes or as a struct of ``bytes`` and ``path``.
 
     A picture is named ``FILE#ROW``, the file below the folder and the row from 0. A file is mapped into memory, and
-    one row group at a time is decoded.
-
-    Args:
-        root: the folder.
-        digest: changes with any picture.
+    one row group at a time is decoded. For the arguments see ``StoredPictures``.
     """
 
-    root: Path
-    digest: str
     _files: dict[str, "_Groups"] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, image: str, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -56,8 +50,10 @@ class ParquetSource:
             size: wanted ``(height, width)``; see ``fit`` for pictures of another aspect.
 
         Raises:
-            UnreadableImageError: if the row has no bytes, or these are truncated, no picture or too large to decode.
+            UnreadableImageError: if the row has no bytes, these are truncated, no picture or too large to decode, or it
+                is left out.
         """
+        self.refuse_left_out(image)
         name, _, row = image.rpartition("#")
         if not inside(name):
             raise UnreadableImageError("outside the data set's folder")
@@ -72,7 +68,7 @@ class ParquetSource:
         return fit(decode(data, at_least=2 * max(size)), size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ParquetSource, (self.root, self.digest)  # other processes open the files themselves
+        return ParquetSource, (self.root, self.contents, self.left_out)  # other processes open the files themselves
 
 
 class _Groups:

@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     """What reading every picture found."""
 
     reason: dict[int, str]  # of rows whose picture cannot be read
-    same: NDArray[np.int64] | None  # (N,) numbers of contents from 0; None where pictures are no files
+    same: NDArray[np.int64] | None  # (N,) numbers of contents from 0; None where pictures are in no files
     fingerprints: NDArray[Any]  # (N,) of FINGERPRINT
 
 
@@ -78,7 +78,7 @@ def validate(dataset: Dataset, *, on_error: OnError = "fail", fix: bool = False,
         ``fixed`` (how many pictures were listed, and where; None without ``fix``).
 
     Raises:
-        UserError: if ``fix`` is asked for where pictures are no files.
+        UserError: if ``fix`` is asked for where pictures are in no files.
     """
     seen = _see(dataset, workers)
     found = _judge(dataset, seen, on_error)

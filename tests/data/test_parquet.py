@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import io
+import json
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fm_bench.catalog import UnreadableImageError
+from fm_bench.cli import main
 from fm_bench.data import parquet
 from fm_bench.data.images import cached_images, decode
 from fm_bench.data.parquet import ParquetSource, parquet_digests
@@ -69,6 +71,32 @@ def test_copies_share_an_item_and_are_reported(tmp_path):
     assert (data.catalog.item[:20] == data.catalog.item[20:]).all()
     assert len(np.unique(data.catalog.item)) == 20
     assert {each["check"]: each["count"] for each in validate(data)["findings"]}["duplicates"] == 20
+
+
+def test_fix_lists_pictures_of_parquet_files(tmp_path, capsys):
+    root = fakes_parquet.write(tmp_path / "data")
+    name = f"data/train-00000-of-00002.parquet#{fakes_parquet.NULL_ROW}"
+    before = {path: path.read_bytes() for path in root.rglob("*.parquet")}
+    given = ["data", "validate", "fashion-product", "--data.root", str(root), "--data.min_count", "5", "--json"]
+    assert [main(given), main([*given, "--fix"]), main(given)] == [1, 0, 1]  # the list counts where it is asked for
+    capsys.readouterr()
+    assert main([*given, "--data.on_error", "skip"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(finding["check"], finding["examples"]) for finding in report["findings"]] == [("left out", [name])]
+    assert report["notes"][-1].startswith("1 pictures are left out")
+    assert {path: path.read_bytes() for path in root.rglob("*.parquet")} == before
+
+
+def test_pictures_that_are_left_out_are_so_in_every_process(fake):
+    names = [name for name, row in stored(fake).items() if row["image"]["bytes"]]
+    source = ParquetSource(fake, "x", frozenset(names[:1]))
+    assert source.digest not in ("x", ParquetSource(fake, "x", frozenset(names[1:2])).digest)
+    again = pickle.loads(pickle.dumps(source))
+    assert again.digest == source.digest
+    for each in (source, again):
+        with pytest.raises(UnreadableImageError, match="left out"):
+            each.read(names[0], (20, 16))
+        assert each.read(names[1], (20, 16)).shape == (20, 16, 3)
 
 
 def test_chosen_columns(fake):

@@ -255,7 +255,7 @@ def test_sources_without_files_are_read_all_the_same(data):
     report = validate(drawn)
     assert report["problems"] == []
     assert findings(report)["look-alikes"] == ("note", 18)  # all twelve look the same, four in each split
-    with pytest.raises(UserError, match="no files of their own"):
+    with pytest.raises(UserError, match="are in no files, so that --fix has none to leave out"):
         validate(drawn, fix=True)
     assert mended(drawn) is drawn
 
