@@ -3,12 +3,14 @@
 
 from collections.abc import Callable
 
+import fashionsearchnet_models
 import flam_models
 import pytest
 import torch
 import torch.nn.functional as F
 from stubs import Maps
 
+from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.methods.flam import FLAM
 from fm_bench.nn.backbones import Backbone
 
@@ -35,3 +37,9 @@ def flam(maps: None) -> Callable[..., FLAM]:
 def features() -> torch.Tensor:
     """Twelve features of FLAM's length."""
     return F.normalize(torch.randn(12, flam_models.DIM, generator=torch.Generator().manual_seed(3)), dim=-1)
+
+
+@pytest.fixture
+def fashionsearchnet(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FashionSearchNet]:
+    monkeypatch.setattr("fm_bench.methods.fashionsearchnet.build_trunk", fashionsearchnet_models.trunk)
+    return fashionsearchnet_models.build
