@@ -52,6 +52,16 @@ def photos_root() -> Path:
     return home / "photos"
 
 
+@pytest.fixture(scope="session")
+def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the oracle at smoke, to read; only its page may be drawn anew."""
+    from commands import bench
+
+    folder = tmp_path_factory.mktemp("oracle") / "run"
+    assert bench("oracle", out=folder) == 0
+    return folder
+
+
 @pytest.fixture
 def forget() -> Iterator[Callable[[], None]]:
     """What a test loads of methods that are not the suite's own is known to no other; a call is like a new process."""

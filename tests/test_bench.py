@@ -217,9 +217,8 @@ def test_data_that_changed_are_not_judged_by_old_embeddings(tmp_path, capsys):
     assert "have changed" in capsys.readouterr().err
 
 
-def test_results_can_be_looked_at(tmp_path):
-    assert bench("oracle", out=tmp_path / "run") == 0
-    assert main(["explain", str(tmp_path / "run"), "--requests", "2", "--out", str(tmp_path / "sheet.png")]) == 0
+def test_results_can_be_looked_at(oracle_run, tmp_path):
+    assert main(["explain", str(oracle_run), "--requests", "2", "--out", str(tmp_path / "sheet.png")]) == 0
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -253,9 +252,8 @@ def test_pictures_that_make_no_sense_are_one_sentence(options, complaint, amnet,
     assert complaint in capsys.readouterr().err
 
 
-def test_the_oracle_is_not_asked_about_parts_of_garments(tmp_path):
-    assert bench("oracle", out=tmp_path / "run") == 0
-    record = load(tmp_path / "run" / "record.json")
+def test_the_oracle_is_not_asked_about_parts_of_garments(oracle_run):
+    record = load(oracle_run / "record.json")
     assert set(record.metrics) == {"manipulate-1", "manipulate-2", "search"}
     assert all(metrics["accuracy@1"]["value"] == 1 for metrics in record.metrics.values())
     assert any("oracle knows nothing of parts of garments" in note for note in record.notes)

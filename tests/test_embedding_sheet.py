@@ -8,6 +8,7 @@ import torch
 
 from fm_bench import embedding_sheet as module
 from fm_bench.bench import Bench
+from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.embedding_sheet import COLOURS, draw, embedding_sheet, plane
 from fm_bench.errors import UserError
@@ -46,6 +47,24 @@ def test_a_finished_run_is_drawn(run, tmp_path):
     colours = {tuple(int(code[i : i + 2], 16) for i in (5, 3, 1)) for code in COLOURS}
     present = {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
     assert len(colours & present) >= 6  # of the legend's markers, which cover nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--embedding", "colour", "--protocol", "search"], "leave --protocol out"),
+        (["--embedding", "colours"], "did you mean colour"),
+    ],
+)
+def test_embeddings_that_make_no_sense_are_one_sentence(run, options, complaint, tmp_path, capsys):
+    assert main(["explain", str(run), *options, "--out", str(tmp_path / "x.png")]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_an_embedding_is_drawn(run, tmp_path):
+    out = tmp_path / "x.png"
+    assert main(["explain", str(run), "--embedding", "colour", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 def test_vectors_before_and_after_are_those_of_the_method(run, tmp_path, placed, monkeypatch):

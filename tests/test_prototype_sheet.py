@@ -6,40 +6,19 @@ import numpy as np
 import pytest
 import torch
 from commands import bench
+from painter import Painter
 
 from fm_bench import prototype_sheet as module
 from fm_bench.cli import main
-from fm_bench.data.transforms import MEAN, STD
 from fm_bench.errors import UserError
 from fm_bench.explain import load_answers
 from fm_bench.methods import Identity
 from fm_bench.prototype_sheet import prototype_sheet
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("oracle") / "run"
-    assert bench("oracle", out=folder) == 0
-    return folder
-
-
-class Painter:
-    """Draws red everywhere, and remembers what it was asked."""
-
-    draws = True
-
-    def __init__(self, schema):
-        self.schema = schema
-
-    def draw(self, images, indicator):
-        self.images, self.indicator = images, indicator
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        return ((torch.tensor([1.0, 0.0, 0.0]) - mean) / std).view(1, 3, 1, 1).expand_as(images)
-
-
 @pytest.fixture
-def painter(folder, monkeypatch):
-    painter = Painter(load_answers(folder, "manipulate-1", 1, 0).requests.schema)
+def painter(oracle_run, monkeypatch):
+    painter = Painter([255, 0, 0], load_answers(oracle_run, "manipulate-1", 1, 0).requests.schema)
     monkeypatch.setattr(module, "load_model", lambda *_: painter)
     return painter
 
@@ -53,9 +32,9 @@ def shown(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", ["manipulate-1", "manipulate-2"])
-def test_a_row_is_query_prototype_truth_and_results(folder, painter, shown, tmp_path, protocol):
-    out = prototype_sheet(folder, protocol, 3, tmp_path / "sheet.png", columns=4, seed=5)
-    asked = load_answers(folder, protocol, 3, seed=5)
+def test_a_row_is_query_prototype_truth_and_results(oracle_run, painter, shown, tmp_path, protocol):
+    out = prototype_sheet(oracle_run, protocol, 3, tmp_path / "sheet.png", columns=4, seed=5)
+    asked = load_answers(oracle_run, protocol, 3, seed=5)
     source, size = asked.run.dataset.source, asked.run.config.image_size
     assert len(shown) == 9
     for i in range(3):
@@ -72,27 +51,27 @@ def test_a_row_is_query_prototype_truth_and_results(folder, painter, shown, tmp_
     assert (sheet == [0, 0, 255]).all(axis=2).sum() > 3 * 80**2
 
 
-def test_where_the_truth_cannot_be_drawn_it_is_left_out(folder, painter, shown, tmp_path, monkeypatch):
+def test_where_the_truth_cannot_be_drawn_it_is_left_out(oracle_run, painter, shown, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "GarmentSource", type("Nothing", (), {}))
-    out = prototype_sheet(folder, "manipulate-1", 2, tmp_path / "sheet.png", columns=4)
+    out = prototype_sheet(oracle_run, "manipulate-1", 2, tmp_path / "sheet.png", columns=4)
     assert len(shown) == 4
     assert cv2.imread(str(out)).shape[1] == int(1.25 * (2 + 4) * 130)
 
 
-def test_hits_are_what_was_asked_for(folder):
-    asked = load_answers(folder, "manipulate-1", 5, seed=0)
+def test_hits_are_what_was_asked_for(oracle_run):
+    asked = load_answers(oracle_run, "manipulate-1", 5, seed=0)
     assert asked.hits[:, 0].all()  # the oracle is never wrong
     labels = asked.run.dataset.catalog.labels[asked.found]
     assert (asked.hits == (labels == asked.requests.target[:, None]).all(2)).all()
     assert not asked.hits.all()
-    again = load_answers(folder, "manipulate-1", 5, seed=0)
+    again = load_answers(oracle_run, "manipulate-1", 5, seed=0)
     assert (again.found == asked.found).all()
-    assert (load_answers(folder, "manipulate-1", 5, seed=1).found != asked.found).any()
+    assert (load_answers(oracle_run, "manipulate-1", 5, seed=1).found != asked.found).any()
 
 
-def test_a_method_that_draws_nothing_has_no_prototypes(folder, tmp_path, capsys):
+def test_a_method_that_draws_nothing_has_no_prototypes(oracle_run, tmp_path, capsys):
     out = tmp_path / "x.png"
-    assert main(["explain", str(folder), "--prototypes", "--out", str(out)]) == 2
+    assert main(["explain", str(oracle_run), "--prototypes", "--out", str(out)]) == 2
     assert "oracle, which draws no prototypes: give a run of amgan-p" in capsys.readouterr().err
     assert not out.exists()
 
@@ -103,28 +82,10 @@ def test_parts_of_garments_have_no_prototypes(tmp_path, painter):
         prototype_sheet(tmp_path / "run", "region", 2, tmp_path / "x.png")
 
 
-def test_maps_or_prototypes(folder, tmp_path, capsys):
+def test_maps_or_prototypes(oracle_run, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["explain", str(folder), "--maps", "--prototypes", "--out", str(tmp_path / "x.png")])
+        main(["explain", str(oracle_run), "--maps", "--prototypes", "--out", str(tmp_path / "x.png")])
     assert "not allowed with argument" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        (["--embedding", "colour", "--protocol", "search"], "leave --protocol out"),
-        (["--embedding", "colours"], "did you mean colour"),
-    ],
-)
-def test_embeddings_that_make_no_sense_are_one_sentence(folder, options, complaint, tmp_path, capsys):
-    assert main(["explain", str(folder), *options, "--out", str(tmp_path / "x.png")]) == 2
-    assert complaint in capsys.readouterr().err
-
-
-def test_an_embedding_is_drawn(folder, tmp_path):
-    out = tmp_path / "x.png"
-    assert main(["explain", str(folder), "--embedding", "colour", "--out", str(out)]) == 0
-    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_floor_copies_the_query():

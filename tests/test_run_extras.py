@@ -8,13 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import bench
+from painter import Painter
 from PIL import Image
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.cli import main
 from fm_bench.data.requests import Requests
-from fm_bench.data.transforms import MEAN, STD
 from fm_bench.errors import UserError
 from fm_bench.extras import collect
 from fm_bench.extras.examples import Drawn, choose, example, rates
@@ -147,27 +146,10 @@ def test_rates_of_a_run_by_hand():
 # A run -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("oracle") / "run"
-    assert bench("oracle", out=folder) == 0
-    return folder
-
-
-class Painter:
-    """Draws blue everywhere."""
-
-    draws, device = True, torch.device("cpu")
-
-    def draw(self, images, indicator):
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        return ((torch.tensor([0.0, 0.0, 1.0]) - mean) / std).view(1, 3, 1, 1).expand_as(images)
-
-
-def test_a_finished_run_is_given_a_page(folder, capsys):
-    assert main(["leaderboard", "extras", str(folder)]) == 0
-    assert capsys.readouterr().out.strip() == str(folder / "page.json")
-    extras, sheet = load_extras(folder / FILE)
+def test_a_finished_run_is_given_a_page(oracle_run, capsys):
+    assert main(["leaderboard", "extras", str(oracle_run)]) == 0
+    assert capsys.readouterr().out.strip() == str(oracle_run / "page.json")
+    extras, sheet = load_extras(oracle_run / FILE)
     assert extras.description == ("Ceiling. The true labels as the embedding",)
     assert set(extras.rates) == {"manipulate-1", "manipulate-2", "search"}
     told = extras.rates["manipulate-1"].total
@@ -178,7 +160,7 @@ def test_a_finished_run_is_given_a_page(folder, capsys):
     assert len(sheet) <= BYTES
     image = Image.open(io.BytesIO(sheet))
     assert image.size == (extras.sheet.columns * extras.sheet.width, extras.sheet.rows * extras.sheet.height)
-    run = load_run(folder)
+    run = load_run(oracle_run)
     height, width = extras.sheet.height, extras.sheet.width
     row, column = divmod(extras.examples[0].cell, extras.sheet.columns)
     shown = np.asarray(image.convert("RGB"))[row * height :, column * width :][:height, :width]
@@ -186,11 +168,11 @@ def test_a_finished_run_is_given_a_page(folder, capsys):
     assert np.abs(shown.astype(int) - asked).mean() < 12  # what is lossy is still that picture
 
 
-def test_what_is_drawn_stands_beside_the_truth(folder):
-    run = load_run(folder)
-    found = load_found(folder, "manipulate-1", run.dataset)
+def test_what_is_drawn_stands_beside_the_truth(oracle_run):
+    run = load_run(oracle_run)
+    found = load_found(oracle_run, "manipulate-1", run.dataset)
     pictures = Pictures(run.dataset, run.config.image_size)
-    (drawn,) = collect._drawn(found, [2], Painter(), run.config.image_size, pictures)
+    (drawn,) = collect._drawn(found, [2], Painter([0, 0, 255]), run.config.image_size, pictures)
     assert (pictures._cells[drawn.prototype] == [0, 0, 255]).all()
     changes = {
         found.requests.schema.names[m]: found.requests.schema.values[m][v]
@@ -201,8 +183,8 @@ def test_what_is_drawn_stands_beside_the_truth(folder):
     assert (pictures._cells[drawn.truth] == truth).all()
 
 
-def test_where_fashionsearchnet_looks_is_a_picture_for_each_attribute(folder):
-    run = load_run(folder)
+def test_where_fashionsearchnet_looks_is_a_picture_for_each_attribute(oracle_run):
+    run = load_run(oracle_run)
     schema = run.dataset.catalog.schema
     torch.manual_seed(0)
     method = FashionSearchNet(schema.to_dict(), "resnet10t", blocks=1, maps=[8, 8, 8], dim=4, crop=2, global_dim=4)
@@ -213,14 +195,14 @@ def test_where_fashionsearchnet_looks_is_a_picture_for_each_attribute(folder):
     assert len({one.cell for one in look.maps} | {look.cell}) == schema.num_attributes + 1
 
 
-def test_only_rendered_garments_may_be_shown(folder):
-    dataset = load_run(folder).dataset
+def test_only_rendered_garments_may_be_shown(oracle_run):
+    dataset = load_run(oracle_run).dataset
     assert may_be_shown(dataset)
     assert not may_be_shown(dataset._replace(source=object()))
 
 
-def test_what_was_found_by_another_run_is_refused(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "run")
+def test_what_was_found_by_another_run_is_refused(oracle_run, tmp_path):
+    shutil.copytree(oracle_run, tmp_path / "run")
     with np.load(tmp_path / "run" / "found.npz") as arrays:
         np.savez(tmp_path / "run" / "found.npz", **{name: rows[:, ::-1] * 0 + 700 for name, rows in arrays.items()})
     with pytest.raises(UserError, match="files in its folder are not of one run"):
