@@ -164,6 +164,7 @@ class Bench:
             self._introduce(dataset)
             check_folds(self.config.evaluation.protocols, self.config.data_names, self.config.fold is not None)
             check_protocols(self.config.evaluation, dataset)
+            check_trainable(self.config, dataset)
             refused = refusals(self.config, dataset)
             with clock("prepare"):
                 datamodule = data_module(self.config, dataset)
@@ -340,6 +341,12 @@ def judge(
             searcher=searching.opener(name, len(requests)),
         )
     return reports
+
+
+def check_trainable(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UserError, before any picture is read, if the method cannot be trained on these data."""
+    if (why := METHODS[config.method].obstacle(dataset.catalog, config.hyper)) is not None:
+        raise UserError(why)
 
 
 def check_searchable(config: RunConfig, method: Method, dataset: Dataset) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fm_bench import recipe
-from fm_bench.bench import default_out, digest_of, run_fingerprint
+from fm_bench.bench import check_trainable, default_out, digest_of, run_fingerprint
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.readers import READERS
@@ -211,6 +211,7 @@ def _refusal(config: RunConfig, dataset: Dataset) -> str | None:
     """Why ``dataset`` allows nothing that ``config`` asks, or None."""
     try:
         check_protocols(config.evaluation, dataset)
+        check_trainable(config, dataset)
         refusals(config, dataset)
     except UserError as error:
         return str(error)

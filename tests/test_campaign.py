@@ -8,12 +8,17 @@ import time
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from fm_bench import recipe
+from fm_bench.bench import Bench
 from fm_bench.campaign import Ended, Job, Place, TimeLeft, _planned, every_method, in_a_process, options_of, run_all
+from fm_bench.catalog import Domain, Split
 from fm_bench.cli import main
-from fm_bench.config import configure
+from fm_bench.config import RunConfig, configure
+from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.record import Record, find, load, save
 
@@ -108,6 +113,23 @@ def test_what_the_data_cannot_answer_is_skipped_unless_it_was_asked_for_by_name(
 
     by_name = Runner(tmp_path, [job("detector", 0)], fails=("detector",))
     assert campaign(by_name)[0].failures == {"detector on garments, seed 0": "it broke."}
+
+
+def test_data_that_a_method_cannot_be_trained_on_are_told_before_any_picture_is_read(tmp_path, monkeypatch):
+    whole = job("darn", 0, "garments-street").configs[0].read()
+    catalog = whole.catalog
+    street = (catalog.split == Split.TRAIN) & (catalog.domain == Domain.STREET)
+    alone = dataclasses.replace(catalog, item=np.where(street, catalog.item + 10**6, catalog.item))
+    monkeypatch.setattr(RunConfig, "read", lambda config: whole._replace(catalog=alone))
+    monkeypatch.setattr(FashionDataModule, "prepare_data", lambda datamodule: pytest.fail("pictures were prepared"))
+    with pytest.raises(UserError, match="run darn/arn"):
+        Bench(job("darn", 0, "garments-street").configs[0], tmp_path / "run", console=Console(quiet=True)).run()
+
+    every = Runner(tmp_path, [job(spec, 0, "garments-street", named=False) for spec in ("darn", "darn/arn")])
+    ended, said = campaign(every)
+    assert every.started == [("darn/arn", "0")]
+    assert said[0].startswith("darn on garments-street, seed 0 is skipped: the training split has street photos, but")
+    assert ended.failures == {}
 
 
 def test_a_run_that_breaks_after_its_record_was_written_is_told_and_counts(jobs, tmp_path):

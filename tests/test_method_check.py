@@ -11,6 +11,7 @@ from fm_bench.cli import main
 from fm_bench.config import configure
 from fm_bench.method_check import check_method
 from fm_bench.method_trial import Trial
+from fm_bench.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("forget")
 
@@ -129,6 +130,14 @@ def test_a_stage_that_methods_share_is_trained_like_any_other(tmp_path, monkeypa
     assert len(trial.first.watch.losses["attributes"]) == 2
     assert method_check._gradients(trial).holds
     assert not (tmp_path / "cache" / "stages").exists()  # two steps are nothing that others could begin with
+
+
+def test_a_method_that_knows_no_requests_and_says_so_is_sound(tmp_path):
+    says = ("stages =", 'validates = "query"\n    stages =')
+    finding = find(tmp_path, "a request for nothing", (QUERY, GALLERY), says)
+    assert finding.holds
+    assert "requests are ignored" in finding.detail
+    assert {METHODS[name].validates for name in ("darn", "detector", "dsift-fisher")} == {"query"}
 
 
 def test_what_is_no_defect_is_told(tmp_path):

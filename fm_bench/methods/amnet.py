@@ -14,8 +14,10 @@ from fm_bench.data.batches import TripletBatch
 from fm_bench.methods.attribute_network import ATTRIBUTES, AttributeNetwork
 from fm_bench.methods.base import Context, Stage
 from fm_bench.nn.losses import attribute_cross_entropy, triplet_margin
+from fm_bench.processes import is_rank_zero
 
 log = logging.getLogger(__name__)
+_TOLD = 5  # values that a warning names
 
 
 class AMNet(AttributeNetwork):
@@ -150,11 +152,18 @@ class AMNet(AttributeNetwork):
         # each process saw its share of the images: means of means would be wrong, so sums and counts are added
         sums, counts = (self.trainer.strategy.reduce(value, reduce_op="sum") for value in (sums, counts))
         self.memory.data.copy_(prototypes(sums, counts))
-        for m, name in enumerate(self.schema.names):
-            block = counts[self.schema.offsets[m] : self.schema.offsets[m + 1]]
-            unseen = [self.schema.values[m][v] for v in (block == 0).nonzero().flatten().tolist()]
-            if unseen:
-                log.warning("no training image shows %s = %s: their prototypes start at zero", name, ", ".join(unseen))
+        self._tell_unseen(counts)
+
+    def _tell_unseen(self, counts: Tensor) -> None:
+        """Warns once, however many attributes and processes there are, of values that no picture shows."""
+        schema = self.schema
+        named = [
+            f"{name} = {value}" for name, values in zip(schema.names, schema.values, strict=True) for value in values
+        ]
+        unseen = [named[column] for column in (counts == 0).nonzero().flatten().tolist()]
+        if unseen and is_rank_zero():
+            told = ", ".join(unseen[:_TOLD]) + (f" and {len(unseen) - _TOLD} more" if len(unseen) > _TOLD else "")
+            log.warning("no training image shows %s: their prototypes start at zero", told)
 
     def manipulation_optimizer(self) -> Any:
         """SGD; the memory in a group of its own, without momentum or decay."""

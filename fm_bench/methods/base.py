@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_bench.attributes import AttributeSchema
+from fm_bench.catalog import Catalog
 from fm_bench.data.batches import EmbeddingBatch, GalleryBatch, LabelledBatch, QueryBatch, TrainingBatch
 from fm_bench.data.instances import Instances
 from fm_bench.nn.schedules import warmup_cosine
@@ -80,6 +81,14 @@ class Method(L.LightningModule, ABC):
         self.schema = AttributeSchema.from_dict(attributes)
         self.stage: Stage | None = None
         self.stage_seed = 0
+
+    @classmethod
+    def obstacle(cls, catalog: Catalog, hyper: Mapping[str, Any]) -> str | None:
+        """A sentence that says why ``catalog`` and the settings ``hyper`` do not go together, or None.
+
+        It is asked before any picture is read.
+        """
+        return None
 
     # ------------------------------------------------------------------ the space
 

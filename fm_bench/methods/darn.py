@@ -4,12 +4,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from fm_bench.catalog import Domain
+from fm_bench.catalog import Catalog, Domain, Split
 from fm_bench.data.batches import CrossDomainBatch, LabelledBatch
 from fm_bench.errors import UserError
 from fm_bench.methods.attribute_based import matching_code
@@ -25,6 +26,10 @@ ATTRIBUTES = Stage("attributes", LabelledBatch, shared=True)
 RANKING = Stage("ranking", CrossDomainBatch, monitor="val/accuracy@20", shared=True)
 COMPONENTS = Stage("components", LabelledBatch, trained=False)
 
+_NO_PAIRS = (
+    "the training split has street photos, but no item with a street and a shop photo: "
+    "two networks have nothing to learn from each other, run darn/arn."
+)
 CELLS = 3  # maps are max-pooled to 3 x 3
 
 
@@ -159,16 +164,23 @@ class DARN(Method):
                 raise UserError(f"--method.{name} is {number}: give at least {least}.")
         self.dual = dual and domains > 1
         if self.dual and pairs != "domains":
-            raise UserError(
-                "the training split has street photos, but no item with a street and a shop photo: "
-                "two networks have nothing to learn from each other, run darn/arn."
-            )
+            raise UserError(_NO_PAIRS)
         self.networks = nn.ModuleDict(
             {name: SubNetwork(backbone, weights, width, branch, dropout, self.schema.sizes) for name in self._names()}
         )
         self.parts = features.split("+")
         length = sum(self.network("shop").widths[part] for part in self.parts)
         self.pca = None if pca is None or length <= pca else PrincipalComponents(length, pca)
+
+    @classmethod
+    def obstacle(cls, catalog: Catalog, hyper: Mapping[str, Any]) -> str | None:
+        """Two networks need items that both domains show."""
+        rows = catalog.rows(Split.TRAIN)
+        street = catalog.domain[rows] == Domain.STREET
+        one_domain = street.all() or not street.any()
+        if not hyper["dual"] or one_domain or np.isin(catalog.item[rows][street], catalog.item[rows][~street]).any():
+            return None
+        return _NO_PAIRS
 
     def _names(self) -> list[str]:
         return ["shop", "street"] if self.dual else ["shop"]

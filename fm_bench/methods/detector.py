@@ -69,6 +69,7 @@ class Detector(AttributeNetwork):
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, BOXES)
+    validates: ClassVar[Literal["manipulation", "query"]] = "query"
     score_weight: Tensor
     score_bias: Tensor
     offset_weight: Tensor

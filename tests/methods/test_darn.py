@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fm_bench import recipe
+from fm_bench.attributes import AttributeSchema
+from fm_bench.catalog import Catalog
 from fm_bench.config import configure
 from fm_bench.data.batches import CrossDomainBatch, LabelledBatch
 from fm_bench.data.pairs import CrossDomainSampler
@@ -376,6 +378,24 @@ def test_pairs_without_street_pictures_are_refused_by_two_networks(build, images
     with pytest.raises(UserError, match="run darn/arn"):
         build(pairs="items")
     assert set(build(domains=1).ranking_step(batch_of(images, street=0))) == {"L_attr", "L_rank"}
+
+
+@pytest.mark.parametrize(
+    ("item", "domain", "split", "dual", "refused"),
+    [
+        ([0, 1, 0, 2], [0, 0, 1, 1], [0, 0, 0, 0], True, False),
+        ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0], True, True),
+        ([0, 1, 0, 2], [0, 0, 1, 1], [2, 0, 0, 0], True, True),  # the shop picture of item 0 is for the test
+        ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0], False, False),
+        ([0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 0], True, False),
+        ([0, 1, 2, 3], [1, 1, 1, 1], [0, 0, 0, 0], True, False),
+    ],
+)
+def test_data_that_two_networks_cannot_learn_from_are_told_by_the_catalogue_alone(item, domain, split, dual, refused):
+    labels = np.zeros((4, len(SIZES)), np.int16)
+    places = np.array(item, np.int64), np.array(split, np.int8), np.array(domain, np.int8)
+    catalog = Catalog(AttributeSchema.from_dict(ATTRIBUTES_OF), np.array(list("abcd")), labels, *places)
+    assert ("run darn/arn" in str(DARN.obstacle(catalog, {"dual": dual}))) == refused
 
 
 def test_the_loss_may_rank_raw_responses(build, images):
