@@ -16,7 +16,7 @@ CATEGORIES = (
 
 ATTRIBUTES = (
     *(("a-line", 3), ("abstract chevron print", 1), ("bell sleeve", 4), ("chiffon", 2), ("boxy", 3)),
-    *(("floral", 1), ("denim", 2), ("striped", 1), ("v neck", 4), ("summer", 5), ("maxi", 3), ("party", 5)),
+    *(("floral", 1), ("denim", 2), ("striped", 1), ("v neck", 4), ("art deco", 5), ("maxi", 3), ("summer", 5)),
 )
 """Names with spaces, types not in order, as in the real list."""
 
@@ -54,7 +54,8 @@ def _signs(values: Sequence[int]) -> str:
 def write(root: Path, images: int = 300, seed: int = 0) -> Path:
     """Category and Attribute Prediction, coarse and fine: three quarters train, an eighth each validates and tests.
 
-    Every tenth image has two textures, every seventh no shape; 0 and −1 both stand for what it has not.
+    Every tenth image has two textures, every seventh no shape, every ninth no style and every eleventh both; 0 and −1
+    stand for what it has not.
     """
     rng = np.random.default_rng(seed)
     names = [f"img/Striped_Pleated-Front_Blouse_{i // 20}/img_{i % 20 + 1:08d}.jpg" for i in range(images)]
@@ -87,6 +88,10 @@ def _coarse_signs(i: int, rng: np.random.Generator) -> list[int]:
     if i % 7:
         sign[(0, 4, 10)[i // 2 % 3]] = 1  # shape
     sign[(2, 8)[i % 2]] = sign[(3, 6)[i // 3 % 2]] = 1
+    if i % 9:
+        sign[(9, 11)[i // 4 % 2]] = 1  # style
+    if i % 11 == 0:
+        sign[[9, 11]] = 1  # and both
     return sign.tolist()
 
 

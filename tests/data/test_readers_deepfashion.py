@@ -74,6 +74,20 @@ def test_several_values_count_for_the_attributes_that_are_used(root):
     assert any("30 images with several values" in note and "stay" in note for note in data.notes)
 
 
+def test_styles_with_spaces_several_or_none(root):
+    """The fifth type of attributes, whose names hold spaces; 0 is as little a style as −1 is."""
+    data = read(root, attributes="style,category", multiple="missing")
+    lines = (root / "Anno_coarse/list_attr_img.txt").read_text().splitlines()[2:]
+    told = [frozenset(line.split()[1:][9::2]) for line in lines]  # columns 9 and 11
+    assert {frozenset(["-1"]), frozenset(["-1", "0"]), frozenset(["1", "-1"]), frozenset(["1", "0"])} <= set(told)
+    styles = [("art deco", "summer")[i // 4 % 2] if i % 9 and i % 11 else None for i in range(300)]
+    assert values(data.catalog, "style") == styles
+    assert data.catalog.schema.to_dict()["style"] == ["art deco", "summer"]
+    kept = read(root, attributes="style").catalog
+    assert len(kept) == 300 - 28  # every eleventh has both
+    assert values(kept, "style").count(None) == sum(i % 9 == 0 and i % 11 != 0 for i in range(300))
+
+
 def test_every_group_and_none_that_does_not_exist(root):
     schema = read(root, attributes="part,fabric", multiple="missing").catalog.schema.to_dict()
     assert schema["part"] == ["bell sleeve", "v neck"]
