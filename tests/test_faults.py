@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What goes wrong on one of two processes: both say so, nothing half-written stays, the same command goes on."""
 
-import errno
 import io
 import os
 import shutil
@@ -14,6 +13,7 @@ import pytest
 import ranks
 import torch
 from commands import bench, numbers
+from disk import full
 
 from fm_bench import bench as bench_module
 from fm_bench import training
@@ -24,10 +24,6 @@ from fm_bench.retrieval import store as store_module
 
 TWO = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
 FEW = ["--evaluation.protocols", '["manipulate-1"]', "--data.train", "150", "--data.val", "80", "--budget", "200"]
-
-
-def full(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def die(*_, **__):

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Files are whole or absent; equal digests mean equal content."""
 
-import errno
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from disk import full
 
 from fm_bench import files
 from fm_bench.errors import UserError
@@ -40,7 +39,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"record\.json could not be written \(No space left on device\)"),
         files.replacing(path),
     ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        full()
     assert not list(tmp_path.iterdir())
 
 
@@ -91,9 +90,6 @@ def test_digest_sees_content_not_layout() -> None:
 
 def test_tensors_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_torch(tmp_path / "x.pt", {"a": torch.ones(2)})
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):

@@ -2,12 +2,14 @@
 """Tiny data sets with the layout, and the traps, of the real ones."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a2146" * 8 + b"\nsize 12345\n"
 HTML_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not Found</body></html>\n"
@@ -33,6 +35,13 @@ def jpeg(image: np.ndarray) -> bytes:
 
 def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """A file of any kind that Pillow writes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def fashion_product(root: Path, items: int = 240, seed: int = 0) -> Path:

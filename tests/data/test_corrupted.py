@@ -28,12 +28,6 @@ TWO[40:] = BLUE
 Write = Callable[[Path], object]
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def of(data: bytes) -> Write:
     return lambda path: path.write_bytes(data)
 
@@ -70,7 +64,7 @@ def palette() -> Image.Image:
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(Image.fromarray(TWO).transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
+    return fakes.encoded(Image.fromarray(TWO).transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
 
 
 def deep(shape: tuple[int, ...]) -> bytes:
@@ -80,12 +74,12 @@ def deep(shape: tuple[int, ...]) -> bytes:
 
 
 def float_tiff() -> bytes:
-    return encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF")
+    return fakes.encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF")
 
 
 HALF = np.arange(80)[:, None, None] < 40
 GREY = np.where(HALF, 200, 0) + np.zeros((80, 60, 3))
-JPEG, PROGRESSIVE = fakes.jpeg(TWO), encoded(Image.fromarray(TWO), "JPEG", progressive=True, quality=95)
+JPEG, PROGRESSIVE = fakes.jpeg(TWO), fakes.encoded(Image.fromarray(TWO), "JPEG", progressive=True, quality=95)
 FRAMES = [Image.fromarray(TWO), Image.new("RGB", (60, 80), "green")]
 
 DAMAGED: dict[str, tuple[Write, str]] = {
@@ -103,11 +97,11 @@ DAMAGED: dict[str, tuple[Write, str]] = {
     "wrong checksum": (of(wrong_checksum()), "damaged PNG"),
     "cut PNG": (of(fakes.png(TWO)[:-20]), "truncated PNG"),
     "texts that grow": (of(texts_that_grow()), "damaged PNG"),
-    "bomb": (of(encoded(Image.new("1", (20_000, 20_000)), "PNG")), "too large"),
+    "bomb": (of(fakes.encoded(Image.new("1", (20_000, 20_000)), "PNG")), "too large"),
     "huge JPEG": (of(huge_jpeg()), "65000 x 65000 pixels, too large"),
-    "cut WebP": (of(encoded(FRAMES[0], "WEBP")[:-40]), "WebP"),
-    "cut BMP": (of(encoded(FRAMES[0], "BMP")[:200]), "truncated BMP|damaged BMP"),
-    "cut GIF": (of(encoded(FRAMES[0], "GIF")[:30]), "truncated GIF|damaged GIF"),
+    "cut WebP": (of(fakes.encoded(FRAMES[0], "WEBP")[:-40]), "WebP"),
+    "cut BMP": (of(fakes.encoded(FRAMES[0], "BMP")[:200]), "truncated BMP|damaged BMP"),
+    "cut GIF": (of(fakes.encoded(FRAMES[0], "GIF")[:30]), "truncated GIF|damaged GIF"),
     "numbers": (of(float_tiff()), "pixels of mode F"),
     "directory": (lambda path: path.mkdir(), "Is a directory"),
     "missing": (lambda path: None, "missing"),
@@ -120,24 +114,24 @@ DAMAGED: dict[str, tuple[Write, str]] = {
 
 READABLE: dict[str, tuple[bytes, np.ndarray]] = {
     "PNG called JPEG": (fakes.png(TWO), TWO),
-    "CMYK": (encoded(Image.fromarray(TWO).convert("CMYK"), "JPEG", quality=98), TWO),
+    "CMYK": (fakes.encoded(Image.fromarray(TWO).convert("CMYK"), "JPEG", quality=98), TWO),
     "16 bits": (deep((80, 60)), GREY),
     "16 bits in colour": (
         deep((80, 60, 3)),
         GREY,
     ),
     "palette": (
-        encoded(palette(), "PNG"),
+        fakes.encoded(palette(), "PNG"),
         np.where(HALF, RED, 255) + np.zeros((80, 60, 3)),
     ),
-    "animated GIF": (encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), TWO),
-    "animated PNG": (encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), TWO),
-    "animated WebP": (encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:], lossless=True), TWO),
+    "animated GIF": (fakes.encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), TWO),
+    "animated PNG": (fakes.encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), TWO),
+    "animated WebP": (fakes.encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:], lossless=True), TWO),
     "turned": (turned(), TWO),
     "progressive": (PROGRESSIVE, TWO),
     "zeros behind": (JPEG + bytes(64), TWO),
     "grey and alpha": (
-        encoded(Image.fromarray(np.full((80, 60, 2), (90, 255), np.uint8), "LA"), "PNG"),
+        fakes.encoded(Image.fromarray(np.full((80, 60, 2), (90, 255), np.uint8), "LA"), "PNG"),
         np.full((80, 60, 3), 90),
     ),
 }
@@ -239,7 +233,7 @@ def test_fix_and_a_run_on_what_is_left(damaged_data: Path, capsys: pytest.Captur
 def test_plain_jpegs_have_the_pixels_that_pillow_finds(subsampling: int, at_least: int | None) -> None:
     rng = np.random.default_rng(subsampling)
     image = cv2.resize(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8), (433, 611), interpolation=cv2.INTER_CUBIC)
-    data = encoded(Image.fromarray(image), "JPEG", quality=90, subsampling=subsampling)
+    data = fakes.encoded(Image.fromarray(image), "JPEG", quality=90, subsampling=subsampling)
     with Image.open(io.BytesIO(data)) as opened:
         if at_least:
             opened.draft("RGB", (at_least, at_least))
@@ -260,8 +254,8 @@ def test_only_plain_jpegs_go_the_short_way() -> None:
         JPEG + b"\0",
         JPEG[:300] + b"\xff\xd0" + JPEG[300:],  # in the tables or in the scan
         JPEG[:-40] + b"\xff\xd9" + JPEG[-40:],
-        encoded(Image.fromarray(TWO).convert("L"), "JPEG"),
-        encoded(Image.fromarray(TWO).convert("CMYK"), "JPEG"),
+        fakes.encoded(Image.fromarray(TWO).convert("L"), "JPEG"),
+        fakes.encoded(Image.fromarray(TWO).convert("CMYK"), "JPEG"),
         b"\xff\xd8\xff\xd9",
         b"\xff\xd8\xff",
     ]

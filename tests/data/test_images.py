@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: MIT
-import io
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import cv2
+import disk
 import fakes
 import numpy as np
 import pytest
@@ -66,12 +66,6 @@ def files(root: Path, names: list[str]) -> Dataset:
     return dataset(names, FileSource(root, digest(names, content_digests(root, np.array(names)))))
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 # Decoding.
 
 
@@ -100,42 +94,42 @@ def test_orientation_is_respected(orientation):
         stored = stored.transpose(Image.Transpose[inverse[orientation]])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    shown = decode(encoded(stored, "JPEG", quality=95, exif=exif))
+    shown = decode(fakes.encoded(stored, "JPEG", quality=95, exif=exif))
     assert shown.shape == upright.shape
     assert np.abs(shown.astype(int) - upright).mean() < 4
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_ignored():
-    data = encoded(Image.fromarray(fakes.picture(RED, 0)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
+    data = fakes.encoded(Image.fromarray(fakes.picture(RED, 0)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
     assert decode(data).shape == (80, 60, 3)
 
 
 def test_other_kinds_of_pixels():
     rgba = np.zeros((4, 4, 4), np.uint8)
     rgba[:2] = (*RED, 255)
-    over_white = decode(encoded(Image.fromarray(rgba), "PNG"))
+    over_white = decode(fakes.encoded(Image.fromarray(rgba), "PNG"))
     assert over_white[0, 0].tolist() == list(RED)
     assert over_white[3, 3].tolist() == [255, 255, 255]
-    half = decode(encoded(Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8)), "PNG"))
+    half = decode(fakes.encoded(Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8)), "PNG"))
     assert abs(int(half[0, 0, 0]) - 127) <= 1
     palette = Image.fromarray(fakes.picture(RED, 0)).quantize(8)
-    assert np.abs(decode(encoded(palette, "PNG"))[40, 30].astype(int) - RED).max() < 8
+    assert np.abs(decode(fakes.encoded(palette, "PNG"))[40, 30].astype(int) - RED).max() < 8
     deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     shown = decode(cv2.imencode(".png", deep)[1].tobytes())
     assert shown[0, 0].tolist() == [0, 0, 0]
     assert shown[3, 3].tolist() == [255, 255, 255]
     assert abs(int(shown[2, 0, 0]) - 136) <= 1
     cmyk = Image.fromarray(np.full((8, 8, 3), RED, np.uint8)).convert("CMYK")
-    assert np.abs(decode(encoded(cmyk, "JPEG", quality=95))[4, 4].astype(int) - RED).max() < 16
+    assert np.abs(decode(fakes.encoded(cmyk, "JPEG", quality=95))[4, 4].astype(int) - RED).max() < 16
     grey = Image.fromarray(np.full((8, 8), 77, np.uint8))
-    assert decode(encoded(grey, "PNG"))[0, 0].tolist() == [77, 77, 77]
+    assert decode(fakes.encoded(grey, "PNG"))[0, 0].tolist() == [77, 77, 77]
     for kind in ("WEBP", "GIF", "BMP", "TIFF"):
-        assert decode(encoded(Image.fromarray(fakes.picture(RED, 0)), kind)).shape == (80, 60, 3)
+        assert decode(fakes.encoded(Image.fromarray(fakes.picture(RED, 0)), kind)).shape == (80, 60, 3)
 
 
 WHOLE = fakes.jpeg(fakes.picture(RED, 0, (160, 120)))
-PROGRESSIVE = encoded(Image.fromarray(fakes.picture(RED, 0, (160, 120))), "JPEG", progressive=True)
+PROGRESSIVE = fakes.encoded(Image.fromarray(fakes.picture(RED, 0, (160, 120))), "JPEG", progressive=True)
 
 
 @pytest.mark.parametrize("data", [WHOLE, PROGRESSIVE], ids=["baseline", "progressive"])
@@ -167,7 +161,7 @@ def test_impostors_are_named(data, found):
 
 
 def test_bombs_are_refused(monkeypatch):
-    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    bomb = fakes.encoded(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(UnreadableImageError, match="too large"):
         decode(bomb)
@@ -372,10 +366,7 @@ def test_damaged_cache_is_built_again(tmp_path, damage):
 
 
 def test_full_disk_is_a_user_error_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cache_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(cache_module.os, "posix_fallocate", disk.full)
     with pytest.raises(UserError, match=r"10 decoded pictures need 0\.00 GB in .*No space left.*FM_BENCH_CACHE"):
         cached_images(numbered(10), np.arange(10), (8, 8), cache=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
@@ -422,7 +413,9 @@ SCRIPT = textwrap.dedent("""
 
 def script(cache: Path, seconds: float, judge: tuple[float, float] = (1e9, 1e9)) -> subprocess.Popen[str]:
     here = Path(__file__).parent
-    text = SCRIPT.format(paths=[str(here), str(here.parents[1])], cache=str(cache), seconds=seconds, judge=judge)
+    text = SCRIPT.format(
+        paths=[str(here), str(here.parent), str(here.parents[1])], cache=str(cache), seconds=seconds, judge=judge
+    )
     return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

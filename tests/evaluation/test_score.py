@@ -27,17 +27,17 @@ def run(tmp_path):
     return run
 
 
+def evaluated(protocol, **items):
+    """What the evaluator makes of the same arrays."""
+    arrays = {"targets": QUERIES["targets"], "gallery_labels": LABELS}
+    return evaluate(GALLERY["embeddings"], QUERIES["embeddings"], protocol=protocol, **arrays, **items)
+
+
 def test_report_is_the_evaluator_s(run, tmp_path):
     report = run()
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     protocol = Protocol("x", 0, k=(1, 5), ndcg=(1, 5), mrr=(1000,))
-    same = evaluate(
-        GALLERY["embeddings"],
-        QUERIES["embeddings"],
-        protocol=protocol,
-        targets=QUERIES["targets"],
-        gallery_labels=LABELS,
-    )
+    same = evaluated(protocol)
     assert report["metrics"] == {name: estimate._asdict() for name, estimate in same.metrics.items()}
     assert set(report["metrics"]["ndcg_ones@5"]) == {"value", "low", "high"}
     assert (report["requests"], report["gallery"], report["dim"], report["infeasible"]) == (R, N, D, 0)
@@ -48,15 +48,7 @@ def test_item_ids_add_instance_metrics(run, kind):
     items = np.array([kind(i // 2) for i in range(N)])
     report = run(GALLERY | {"item_ids": items}, QUERIES | {"item_ids": items[:R]})
     protocol = Protocol("x", 0, hit="instance", k=(1, 5), ndcg=(), mrr=(1000,))
-    same = evaluate(
-        GALLERY["embeddings"],
-        QUERIES["embeddings"],
-        protocol=protocol,
-        targets=QUERIES["targets"],
-        gallery_labels=LABELS,
-        gallery_items=np.arange(N) // 2,
-        query_items=np.arange(R) // 2,
-    )
+    same = evaluated(protocol, gallery_items=np.arange(N) // 2, query_items=np.arange(R) // 2)
     assert report["metrics"]["instance_accuracy@5"]["value"] == same.metrics["accuracy@5"].value
     assert report["metrics"]["instance_mrr@1000"]["value"] == same.metrics["mrr@1000"].value
     assert "instance_accuracy@1" not in run(GALLERY | {"item_ids": items})["metrics"]

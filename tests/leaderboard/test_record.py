@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 import dataclasses
-import errno
 import json
 import math
 from pathlib import Path
 
 import pytest
+from disk import full
 from records import make
 
 from fm_bench.errors import UserError
@@ -145,9 +145,6 @@ def test_an_invalid_record_is_not_written(tmp_path):
 
 
 def test_a_full_disk_is_a_users_error_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="No space left"):
         save(make(), tmp_path / "record.json")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import full
 
 from fm_bench.errors import UserError
 from fm_bench.retrieval import EmbeddingStore
@@ -118,9 +119,6 @@ def test_a_process_that_cannot_see_the_file_says_so(store):
 
 
 def test_full_disk_is_said_before_anything_is_lost(store, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"10 embeddings need 0.00 GB in .* \(No space left on device\): make room"):
         store.create(10, 4, "a")
