@@ -305,7 +305,7 @@ class Progress(RichProgressBar):
 
 
 class FiniteLoss(Callback):
-    """Stops the run with one sentence as soon as the loss is no longer a number."""
+    """Stops the run with one sentence as soon as the loss, or a weight at an epoch's end, is no longer a number."""
 
     def __init__(self, every: int = 20) -> None:
         self.every = every  # reading the loss waits for the GPU, so not after each step
@@ -313,17 +313,26 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the loss of every ``every``-th step and of the last one of an epoch."""
+        """Looks at the loss of every ``every``-th step and of the last one of an epoch, then at the weights as well."""
         last = batch_idx + 1 == trainer.num_training_batches
         if batch_idx % self.every and not last:
             return
-        finite = bool(torch.isfinite(outputs["loss"]).item())
-        if not trainer.strategy.reduce_boolean_decision(finite):  # on any process: all stop together
-            became = "infinite or NaN on another process" if finite else outputs["loss"].item()
-            raise UserError(
-                f"the training loss became {became} in epoch {trainer.current_epoch}: "
-                f"lower the learning rate (the last whole epoch is kept in {trainer.default_root_dir})."
-            )
+        loss = outputs["loss"]
+        self._stop_unless(trainer, bool(torch.isfinite(loss)), "the training loss", f"{loss.item()}")
+        if last:  # before they are kept: a finite loss can have a gradient that is not
+            broken = (name for name, weight in pl_module.named_parameters() if not torch.isfinite(weight).all())
+            name = next(broken, None)
+            self._stop_unless(trainer, name is None, "a weight", f"infinite or NaN ({name})")
+
+    def _stop_unless(self, trainer: L.Trainer, finite: bool, what: str, became: str) -> None:
+        """Raises UserError on all processes if ``what`` is not ``finite`` on one."""
+        if trainer.strategy.reduce_boolean_decision(finite):
+            return
+        if finite:
+            became = "infinite or NaN on another process"
+        kept = Path(trainer.default_root_dir)
+        remains = f" (the last whole epoch is kept in {kept})" if (kept / LAST).exists() else ""
+        raise UserError(f"{what} became {became} in epoch {trainer.current_epoch}: lower the learning rate{remains}.")
 
 
 def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint:

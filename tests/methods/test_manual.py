@@ -110,6 +110,58 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
 
 
+class NoGradient(torch.autograd.Function):
+    """Passes a number on, and gives its gradient back as NaN."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+class Unwatched(Method):
+    """One stage that nobody validates, whose last step has a finite loss and a gradient that is none."""
+
+    stages = (Stage("unwatched", LabelledBatch),)
+
+    def __init__(self, attributes):
+        super().__init__(attributes)
+        self.save_hyperparameters()
+        self.layer = nn.Linear(3, 4)
+        self.failing_epoch: int | None = None
+
+    def unwatched_step(self, batch):
+        loss = self.layer(batch.image.mean((2, 3))).square().mean()
+        last = self.trainer.fit_loop.epoch_loop.batch_idx == 9 and self.current_epoch == self.failing_epoch
+        return {"loss": (1.0, NoGradient.apply(loss) if last else loss)}
+
+    def unwatched_optimizer(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def embed_gallery(self, images, context=None):
+        return self.layer(images.mean((2, 3)))
+
+    def embed_query(self, images, indicator, context=None):
+        return self.embed_gallery(images)
+
+
+@pytest.mark.parametrize("failing_epoch", [0, 1])
+def test_weights_that_are_no_number_are_never_kept(tmp_path, datamodule, failing_epoch):
+    method = Unwatched(datamodule.schema.to_dict())
+    method.failing_epoch = failing_epoch
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+    budgets = {"unwatched": StageBudget(epochs=2)}
+    runner = StageRunner(tmp_path / "run", 0, 320, budgets, quiet, "none", {}, lambda line: None)
+    with pytest.raises(UserError, match=rf"a weight became .*layer.* in epoch {failing_epoch}: lower the") as caught:
+        runner.run(method, datamodule)
+    folder = tmp_path / "run/stages/unwatched"
+    assert not list(folder.glob("*.json")) + list(folder.glob("*.pt"))
+    assert ("is kept in" in str(caught.value)) == (folder / LAST).exists() == (failing_epoch > 0)
+
+
 @pytest.mark.parametrize("setting", [{"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}, {"max_steps": 8}])
 def test_settings_of_one_optimiser_are_refused_before_anything_is_trained(tmp_path, datamodule, setting):
     with pytest.raises(UserError, match=rf"--trainer\.{next(iter(setting))} is"):
