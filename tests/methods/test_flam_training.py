@@ -18,6 +18,9 @@ from fm_bench.methods.flam import FLAM, MANIPULATION
 from fm_bench.recipe import StageBudget
 from fm_bench.training import StageRunner
 
+SMALL = {"dim": 8, "hidden": 16, "judge_hidden": [16, 8], "code": 4, "embedder_hidden": 16}
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
 # ------------------------------------------------------------------ two processes
 
 
@@ -41,43 +44,37 @@ class Untrained(FLAM):
         torch.save(state, f"{self.stage.name}{self.trainer.world_size}-{self.trainer.global_rank}.pt")
 
 
+def train(devices):
+    """The last two stages, on as many processes, in the working folder."""
+    dataset = GarmentsReader(train=150, val=120, test=60).read()  # five batches, the last one not full
+    datamodule = FashionDataModule(dataset, image_size=(24, 24), batch_size=32, eval_batch_size=32, cache=Path("cache"))
+    L.seed_everything(0, verbose=False)
+    method = Untrained(datamodule.schema.to_dict(), backbone="resnet10t", values=2, **SMALL)
+    budgets = {name: StageBudget(share=0.0, epochs=1) for name in ("embedders", "manipulation")}
+    StageRunner(Path(f"of{devices}"), 0, 150, budgets, QUIET | {"devices": devices}, "none", {}, print).run(
+        method, datamodule
+    )
+
+
 @pytest.mark.slow
-def test_two_processes_keep_the_same_features_and_train_the_same_networks(tmp_path):
+def test_two_processes_keep_the_same_features_and_train_the_same_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     script = tmp_path / "train.py"
     script.write_text(
         textwrap.dedent(
             f"""
             import sys
-            from pathlib import Path
 
             sys.path.insert(0, {str(Path(__file__).parent)!r})
-            import lightning as L
-            from test_flam_training import Untrained
-
-            from fm_bench.data.datamodule import FashionDataModule
-            from fm_bench.data.garments import GarmentsReader
-            from fm_bench.recipe import StageBudget
-            from fm_bench.training import StageRunner
+            from test_flam_training import train
 
             if __name__ == "__main__":
-                dataset = GarmentsReader(train=150, val=120, test=60).read()  # five batches, the last one not full
-                datamodule = FashionDataModule(
-                    dataset, image_size=(24, 24), batch_size=32, eval_batch_size=32, cache=Path("cache")
-                )
-                L.seed_everything(0, verbose=False)
-                small = {{"dim": 8, "hidden": 16, "judge_hidden": [16, 8], "code": 4, "embedder_hidden": 16}}
-                method = Untrained(datamodule.schema.to_dict(), backbone="resnet10t", values=2, **small)
-                trainer = {{"enable_progress_bar": False, "accelerator": "cpu", "devices": int(sys.argv[1])}}
-                budgets = {{name: StageBudget(share=0.0, epochs=1) for name in ("embedders", "manipulation")}}
-                runner = StageRunner(Path("of" + sys.argv[1]), 0, 150, budgets, trainer, "none", {{}}, print)
-                runner.run(method, datamodule)
+                train(2)
             """
         )
     )
-    for devices in ("1", "2"):
-        subprocess.run(
-            [sys.executable, str(script), devices], check=True, capture_output=True, timeout=300, cwd=tmp_path
-        )
+    train(1)
+    subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300)
 
     def left(name):
         return torch.load(tmp_path / name, weights_only=True)
@@ -116,15 +113,7 @@ def trained(tmp_path_factory):
             dataset, image_size=(24, 24), batch_size=32, eval_batch_size=64, cache=folder / "cache"
         )
         L.seed_everything(0, verbose=False)
-        small = {
-            "dim": 8,
-            "hidden": 16,
-            "judge_hidden": [16, 8],
-            "code": 4,
-            "embedder_hidden": 16,
-            "embedders_lr": 0.02,
-        }
-        method = FLAM(datamodule.schema.to_dict(), backbone="resnet10t", **small)
+        method = FLAM(datamodule.schema.to_dict(), backbone="resnet10t", embedders_lr=0.02, **SMALL)
         states = []
         begin = method.begin
 
@@ -139,8 +128,7 @@ def trained(tmp_path_factory):
             begin(stage, seed)
 
         method.begin = watched
-        quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
-        StageRunner(folder / name, 0, 128, budgets, quiet, "none", {}, lambda _: None).run(method, datamodule)
+        StageRunner(folder / name, 0, 128, budgets, QUIET, "none", {}, lambda _: None).run(method, datamodule)
         return method, states
 
     return train
