@@ -201,12 +201,7 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         name: parameter.default for name, parameter in inspect.signature(L.Trainer.__init__).parameters.items()
     }
     values = parser.instantiate(given).as_dict()
-    evaluation = EvaluationConfig(**given.evaluation.as_dict())
-    names = (data, recipe.reader_name(data))
-    if (about := sample_of(evaluation.protocols, names)) is not None:  # what is asked beside is of the same pictures
-        also = [name for name in evaluation.also if alike(name, about[1], names)]
-        evaluation = replace(evaluation, also=also)
-    return RunConfig(
+    config = RunConfig(
         method=method,
         variant=variant,
         data=data,
@@ -218,10 +213,14 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
         hyper=given.method.as_dict() if "method" in given else {},
         stages={stage.name: StageBudget(**given.stages[stage.name].as_dict()) for stage in METHODS[method].stages},
         loader=LoaderConfig(**given.loader.as_dict()),
-        evaluation=evaluation,
+        evaluation=EvaluationConfig(**given.evaluation.as_dict()),
         trainer={name: value for name, value in values["trainer"].items() if value != trainer_defaults[name]},
         source=source,
     )
+    if (about := sample_of(config.evaluation.protocols, config.data_names)) is None:
+        return config
+    also = [name for name in config.evaluation.also if alike(name, about[1], config.data_names)]
+    return replace(config, evaluation=replace(config.evaluation, also=also))  # asked beside, of the same pictures
 
 
 def cross_validation(config: RunConfig) -> list[RunConfig]:

@@ -20,6 +20,7 @@ from fm_bench.environment import code_version, hardware, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Estimate, Report
 from fm_bench.evaluation.protocol import Protocol
+from fm_bench.evaluation.relevance import Codes
 from fm_bench.files import replacing, write_torch
 from fm_bench.leaderboard.compare import CHANGES
 from fm_bench.leaderboard.record import Estimates, Record
@@ -194,9 +195,8 @@ def load_found(folder: Path, protocol: str, dataset: Dataset) -> Found:
     if asked.hit == "instance":
         hits = catalog.item[rows] == catalog.item[requests.query][:, None]
     else:
-        target = requests.target[:, None]
-        anything = (target == MISSING) & (asked.missing == "query_labelled")
-        hits = ((labels == target) | anything).all(axis=2)
+        codes = Codes.of(requests.target, labels.reshape(rows.size, -1), asked.missing)
+        hits = codes.matched(np.arange(rows.size).reshape(rows.shape)) == codes.needed[:, None]
     present = rows >= 0
     before = gallery_labels(dataset, requests.query, asked)
     return Found(requests, rows, hits & present, np.where(present[..., None], labels, MISSING), before)

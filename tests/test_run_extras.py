@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a run leaves for its method's page: curves from its logs, examples from what it found, and small pictures."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -24,6 +25,7 @@ from fm_bench.leaderboard.extras import load_extras
 from fm_bench.leaderboard.record import FILE
 from fm_bench.methods import Identity
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
+from fm_bench.questions import load_protocol
 from fm_bench.results import Found, load_found
 
 # Learning curves ---------------------------------------------------------------------------------------------------
@@ -166,6 +168,36 @@ def test_a_finished_run_is_given_a_page(oracle_run, capsys):
     shown = np.asarray(image.convert("RGB"))[row * height :, column * width :][:height, :width]
     asked = run.dataset.source.read(run.dataset.catalog.image[extras.examples[0].row], (height, width))
     assert np.abs(shown.astype(int) - asked).mean() < 12  # what is lossy is still that picture
+
+
+@pytest.mark.parametrize("missing", ["query_labelled", "strict_equal"])
+def test_a_hit_of_a_stored_result_has_all_that_the_protocol_wants(oracle_run, missing, tmp_path, monkeypatch):
+    """The rule written down once more, on labels and targets that are partly missing."""
+    dataset = load_run(oracle_run).dataset
+    rng, catalog = np.random.default_rng(0), dataset.catalog
+    labels = np.where(rng.random(catalog.labels.shape) < 0.2, -1, catalog.labels).astype(np.int16)
+    holed = dataset._replace(catalog=dataclasses.replace(catalog, labels=labels))
+    protocol = dataclasses.replace(load_protocol("manipulate-1"), missing=missing)
+    monkeypatch.setattr("fm_bench.results.load_protocol", lambda name: protocol)
+    asked = Requests.load(oracle_run / "requests" / "manipulate-1.npz")
+    kept = (asked.attribute[:, :, None] != np.arange(asked.target.shape[1])).all(axis=1)
+    wanted = np.where(kept & (rng.random(asked.target.shape) < 0.2), -1, asked.target).astype(asked.target.dtype)
+    monkeypatch.setattr(Requests, "load", lambda path: dataclasses.replace(asked, target=wanted))
+    shutil.copytree(oracle_run, tmp_path / "run")
+    with np.load(tmp_path / "run" / "found.npz") as arrays:
+        rows = np.where(rng.random(arrays["manipulate-1"].shape) < 0.1, -1, arrays["manipulate-1"])
+        np.savez(tmp_path / "run" / "found.npz", **{**arrays, "manipulate-1": rows})
+    found = load_found(tmp_path / "run", "manipulate-1", holed)
+    expected = [
+        [
+            row >= 0
+            and all(labels[row, m] == v or (v < 0 and missing == "query_labelled") for m, v in enumerate(target))
+            for row in answers
+        ]
+        for answers, target in zip(rows, wanted, strict=True)
+    ]
+    np.testing.assert_array_equal(found.hits, expected)
+    assert 0 < found.hits.mean() < 1
 
 
 def test_what_is_drawn_stands_beside_the_truth(oracle_run):

@@ -35,6 +35,8 @@ def test_a_workflow_is_what_github_accepts(path):
     content = read(path)
     assert "permissions" in content
     assert all("timeout-minutes" in job for job in content["jobs"].values())
+    for step in steps(path):  # a tag may be moved to other code, a commit may not
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{40 * '0'}"))
 
 
 @pytest.mark.parametrize(
