@@ -27,6 +27,12 @@ def catalogue(labels: Any, sizes: tuple[int, ...], split: Any = None, domain: An
     return Catalog(schema(sizes), index.astype(np.str_), labels, index, split, domain)
 
 
+def values(catalog: Catalog, name: str) -> list[str | None]:
+    """What each row shows of one attribute; None is missing."""
+    m = catalog.schema.attribute(name)
+    return [None if code < 0 else catalog.schema.values[m][code] for code in catalog.labels[:, m].tolist()]
+
+
 def random_labels(rows: int, sizes: tuple[int, ...], missing: float, seed: int) -> NDArray[np.int16]:
     rng = np.random.default_rng(seed)
     labels = np.stack([rng.integers(size, size=rows) for size in sizes], axis=1)

@@ -325,11 +325,45 @@ def test_links_that_are_there_lead_nothing_out(tmp_path):
     assert names(tmp_path / "outside") == []
 
 
+def test_archives_that_contradict_themselves_or_need_a_password(tmp_path, monkeypatch):
+    twice = tmp_path / "twice.tar"
+    with tarfile.open(twice, "w") as file:
+        for content in (b"one", b"two"):
+            info = tarfile.TarInfo("a.txt")
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    with pytest.raises(UserError, match=r"holds 'a\.txt' twice or too many files"):
+        extract(twice, tmp_path / "root")
+    archive = zipped(tmp_path / "archive", {"a.txt": b"x", "b.txt": b"y"})
+    locked = archive.read_bytes()
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # where each entry says that it is encrypted
+        for found in re.finditer(re.escape(signature), locked):
+            at = found.start() + flags
+            locked = locked[:at] + bytes([locked[at] | 1]) + locked[at + 1 :]
+    (tmp_path / "locked").write_bytes(locked)
+    with pytest.raises(UserError, match="is encrypted: unpack it with its password by hand"):
+        extract(tmp_path / "locked", tmp_path / "root")
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 1)
+    with pytest.raises(UserError, match=r"holds 'b\.txt' twice or too many files"):
+        extract(archive, tmp_path / "root")
+    assert names(tmp_path / "root") == []
+
+
+def test_a_folder_stands_where_a_file_would_go(tmp_path):
+    (tmp_path / "root/a").mkdir(parents=True)
+    with pytest.raises(UserError, match="a folder stands there: unpack into an empty folder"):
+        extract(zipped(tmp_path / "archive", {"a": b"x"}), tmp_path / "root")
+    assert names(tmp_path / "root") == []
+
+
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_bombs_and_damage_leave_nothing(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "SPARED", 1 << 16)
     with pytest.raises(UserError, match="unpacks to more than it should"):
         extract(pack(tmp_path / "archive", {"zeros": bytes(1 << 20)}), tmp_path / "root")
+    several = {f"{i}.bin": bytes(30_000) for i in range(3)}  # each of them within the limit
+    with pytest.raises(UserError, match=r"unpacks to more than it should at '2\.bin'"):
+        extract(pack(tmp_path / "archive", several), tmp_path / "root")
     whole = pack(tmp_path / "archive", {"a.bin": CONTENT[:50_000][::7]}).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"nothing", b""):
         (tmp_path / "archive").write_bytes(damaged)

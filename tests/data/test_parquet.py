@@ -18,6 +18,7 @@ from fm_bench.data import parquet
 from fm_bench.data.images import cached_images, decode
 from fm_bench.data.parquet import ParquetSource, parquet_digests
 from fm_bench.data.readers.fashion_product import FashionProductReader
+from fm_bench.data.readers.fashion_product_parquet import last_of_each
 from fm_bench.data.validate import validate
 from fm_bench.errors import UserError
 
@@ -52,6 +53,12 @@ def test_labels_and_pictures_are_those_of_the_files(fake):
     wanted = [row for row in rows.values() if row["subCategory"] == "Topwear" and row["baseColour"]]
     assert len(catalog) == len({row["id"] for row in wanted})
     assert any("topwear" in note for note in notes)
+    repeated = [f"data/train-0000{part}-of-00002.parquet#119" for part in range(2)]  # two rows of one id
+    assert np.isin(repeated, catalog.image).tolist() == [False, True]  # the later one counts
+
+
+def test_rows_without_an_id_replace_each_other_not():
+    assert last_of_each(pa.array(["a", None, "b", "a", None])).tolist() == [False, True, True, True, True]
 
 
 def test_bytes_alone_give_the_same_catalogue(fake, tmp_path):

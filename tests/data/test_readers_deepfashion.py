@@ -9,6 +9,7 @@ import fakes
 import fakes_deepfashion as fake
 import numpy as np
 import pytest
+from catalogues import values
 from commands import bench
 
 from fm_bench.catalog import Split
@@ -38,11 +39,6 @@ def edit(path: Path, old: str, new: str, times: int = 1) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, times))
-
-
-def values(catalog, name: str) -> list[str | None]:
-    m = catalog.schema.attribute(name)
-    return [None if code < 0 else catalog.schema.values[m][code] for code in catalog.labels[:, m].tolist()]
 
 
 def read(root: Path, **options):
@@ -163,6 +159,15 @@ def test_boxes_beyond_or_without_a_picture(copy):
         assert any(said in note for note in data.notes)
 
 
+def test_files_that_are_the_same_are_one_item(copy):
+    photos = copy / "img/Striped_Pleated-Front_Blouse_0"
+    (photos / "img_00000003.jpg").write_bytes((photos / "img_00000002.jpg").read_bytes())
+    data = read(copy)
+    assert data.catalog.item[0] == data.catalog.item[1]
+    assert len(np.unique(data.catalog.item)) == 269
+    assert any("2 images are byte-identical to another one, in 1 groups" in note for note in data.notes)
+
+
 def test_links_out_of_the_folder(copy, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "photo.jpg"
     outside.write_bytes(b"")
@@ -253,6 +258,11 @@ def test_the_repack_with_six_numbers(tmp_path):
     assert np.bincount(data.catalog.split).tolist() == [60, 20, 40]
     assert data.catalog.box is None
     edit(tmp_path / "split/val_attr.txt", "category6\n4 ", "category6\n7 ")  # 0 to 6 exist
+    with pytest.raises(UserError, match=r"val_attr\.txt line 2 has a number that stands for no value"):
+        read(tmp_path, annotations="fine")
+    edit(tmp_path / "split/val_attr.txt", "category6\n7 ", "category6\n-1 ")  # none
+    assert values(read(tmp_path, annotations="fine").catalog, "texture")[60] is None
+    edit(tmp_path / "split/val_attr.txt", "category6\n-1 ", "category6\n-2 ")
     with pytest.raises(UserError, match=r"val_attr\.txt line 2 has a number that stands for no value"):
         read(tmp_path, annotations="fine")
 

@@ -9,9 +9,10 @@ import fakes
 import fakes_deepfashion as fake
 import numpy as np
 import pytest
+from catalogues import values
 from commands import bench
 
-from fm_bench.catalog import Catalog, Domain, Split
+from fm_bench.catalog import Domain, Split
 from fm_bench.cli import main
 from fm_bench.data.readers.deepfashion_c2s import ConsumerToShopReader
 from fm_bench.data.readers.deepfashion_inshop import InShopReader
@@ -41,11 +42,6 @@ def small(tmp_path: Path) -> Path:
 def pairs(tmp_path: Path) -> Path:
     """A Consumer-to-shop of few items, to be edited."""
     return fake.write_c2s(tmp_path / "benchmark", items=12)
-
-
-def values(catalog: Catalog, name: str) -> list[str | None]:
-    m = catalog.schema.attribute(name)
-    return [None if code < 0 else catalog.schema.values[m][code] for code in catalog.labels[:, m].tolist()]
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -160,6 +156,19 @@ def test_mistakes_in_inshop_name_file_and_line(small, name, old, new, says):
         InShopReader(str(small), min_count=1).read()
 
 
+def test_what_lists_of_inshop_leave_out_is_missing(small):
+    listed = small / "Anno/list_bbox_inshop.txt"
+    lines = listed.read_text().splitlines()
+    listed.write_text("\n".join(["47", *lines[1:7], *lines[8:]]))  # without the sixth image
+    edit(small / "Anno/attributes/list_attr_items.txt", "id_00000001", "id_99999999")
+    catalog = InShopReader(str(small), attributes="clothes_type,v-neck", min_count=1).read().catalog
+    types = values(catalog, "clothes_type")
+    assert types == [("upper_body", "lower_body", "full_body")[i // 4 % 3] if i != 5 else None for i in range(48)]
+    assert values(catalog, "v-neck")[:4] == [None] * 4
+    np.testing.assert_array_equal(catalog.box[5], [0, 0, 1, 1])
+    np.testing.assert_allclose(catalog.box[6], [3 / 30, 10 / 40, 22 / 30, 30 / 40])
+
+
 def test_inshop_says_what_does_not_fit(small):
     text = (small / PARTITION).read_text().replace("gallery", "query")
     (small / PARTITION).write_text(text)
@@ -253,6 +262,15 @@ def test_mistakes_in_c2s_name_file_and_line(pairs, name, old, new, says):
     edit(pairs / name, old, new)
     with pytest.raises(UserError, match=says):
         ConsumerToShopReader(str(pairs), min_count=1).read()
+
+
+def test_c2s_items_that_the_table_leaves_out_have_no_values(tmp_path):
+    root = fake.write_c2s(tmp_path / "benchmark", items=10)
+    edit(root / "Anno/list_attr_items.txt", "id_00000002", "id_99999999")
+    data = ConsumerToShopReader(str(root), min_count=1).read()
+    mine = [i for i, name in enumerate(data.catalog.image) if "id_00000002" in name]
+    assert [values(data.catalog, "main_color")[i] for i in mine] == [None] * 4
+    assert any(note.startswith("7 images have several values") for note in data.notes)  # of the first and last item
 
 
 def test_c2s_with_less_than_everything(pairs):

@@ -61,6 +61,17 @@ def test_without_test_attributes_val_is_searched(tmp_path):
     assert (other.split != data.catalog.split).any()
 
 
+def test_identical_pictures_are_on_one_side_of_a_validation_split_that_is_cut(tmp_path):
+    root = fakes_fashion_iq.write(tmp_path / "iq", test_tags=False)
+    catalog = read(root).catalog
+    first, *others = catalog.image[catalog.split != Split.TEST][:30].tolist()
+    for name in others:
+        (root / name).write_bytes((root / first).read_bytes())
+    for seed in range(3):
+        catalog = read(root, split_seed=seed, val_share=0.4).catalog
+        assert len(set(catalog.split[np.isin(catalog.image, [first, *others])].tolist())) == 1
+
+
 def test_chosen_attributes(fake):
     assert read(fake, attributes="tags_2,category").catalog.schema.names == ("tags_2", "category")
     with pytest.raises(UserError, match=r"'tag_2' is not in .*tags_2"):

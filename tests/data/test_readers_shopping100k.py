@@ -72,6 +72,29 @@ def test_requests_are_those_of_the_files(fake):
     lacked = int((indicator >= 0).all(axis=1).sum())
     assert lacked > 0
     assert any(f"{lacked:,} of them add an attribute" in note for note in notes)
+    assert not any("that they do not name" in note for note in notes)
+
+
+def test_requests_that_want_more_than_they_say_are_told(fake, folder):
+    targets = (folder / "gt_test.txt").read_text().splitlines()
+    codes = np.array(targets[0].split())
+    wanted = read(fake).requests.attribute[0, 0]
+    other = 2 if wanted != 2 else 10
+    start = sum(fakes_shopping100k.SHOPPING100K[:other])
+    codes[start : start + fakes_shopping100k.SHOPPING100K[other]] = "0"
+    edit(folder, "gt_test.txt", 1, " ".join(codes))
+    data = read(fake, splits=str(folder))
+    assert data.requests.target[0, other] == -1
+    assert any(note.startswith("1 of them want another value of an attribute") for note in data.notes)
+
+
+def test_pictures_in_both_lists_stay_and_are_told(copy):
+    catalog = read(copy).catalog
+    (copy / catalog.image[150]).write_bytes((copy / catalog.image[0]).read_bytes())
+    data = read(copy)
+    assert data.catalog.item[150] == data.catalog.item[0]
+    assert data.catalog.split[150] == Split.TEST != data.catalog.split[0]
+    assert "1 pictures are in both lists, byte for byte, and stay there" in data.notes
 
 
 def test_two_changes_in_ascending_order(fake, folder):

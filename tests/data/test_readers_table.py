@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from catalogues import values
 
 from fm_bench.catalog import Catalog, Split
 from fm_bench.data.readers import READERS
@@ -27,11 +28,6 @@ def read(root: Path, table: str = "catalogue.csv", image: str = "path", **option
 
 def rows_of(root: Path) -> list[dict[str, object]]:
     return pa.csv.read_csv(root / "catalogue.csv").to_pylist()
-
-
-def values(catalog: Catalog, name: str) -> list[str | None]:
-    m = catalog.schema.attribute(name)
-    return [None if code < 0 else catalog.schema.values[m][code] for code in catalog.labels[:, m].tolist()]
 
 
 def test_columns_become_labels(root):
@@ -160,6 +156,37 @@ def test_no_item_or_picture_straddles_splits_that_are_cut_here(root):
     assert (items[:, 0] == items[:, 1]).all()
     assert len(np.unique(items)) == 60  # identical pictures do not make one item of two
     assert abs((catalog.split == Split.TEST).mean() - 0.4) < 0.05
+
+
+def test_rows_without_an_item_are_items_of_their_own(root):
+    rows = rows_of(root)
+    for i in (4, 5, 7):
+        rows[i]["product"] = ""
+    (root / "img/0007.jpg").write_bytes((root / "img/0005.jpg").read_bytes())
+    fakes.table(root, rows)
+    data = TableReader(str(root), "catalogue.csv", "path", item="product").read()
+    item = data.catalog.item
+    assert item[5] == item[7]  # the same file
+    assert len({*item[[4, 5, 6]].tolist(), *item[:4].tolist()}) == 5
+    assert any("3 rows have no product" in note for note in data.notes)
+
+
+def test_the_digest_of_pictures_is_one_of_names_and_contents(root):
+    def digests() -> tuple[str, str]:
+        data = TableReader(str(root), "catalogue.csv", "path", item="product", split="subset").read()
+        return data.source.digest, data.catalog.digest
+
+    before = digests()
+    assert digests() == before
+    picture = (root / "img/0003.jpg").read_bytes()
+    (root / "img/0003.jpg").write_bytes(picture + b"\0")
+    assert digests()[0] != before[0]
+    assert digests()[1] == before[1]
+    (root / "img/0003.jpg").write_bytes(picture)
+    assert digests() == before
+    (root / "img/0003.jpg").rename(root / "img/renamed.jpg")
+    (root / "catalogue.csv").write_text((root / "catalogue.csv").read_text().replace("img/0003.jpg", "img/renamed.jpg"))
+    assert digests()[0] != before[0]
 
 
 def test_split_names(root):

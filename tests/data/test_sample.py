@@ -106,6 +106,29 @@ def test_street_photos_ask_for_items_that_are_searched():
         take(street(100), Sample(("x",), split="drawn", gallery=60, queries=51, street=True))
 
 
+def test_one_street_photo_of_an_item_asks_and_none_of_an_item_that_is_not_searched():
+    data = street(40)
+    item = data.catalog.item.copy()
+    again = np.flatnonzero(data.catalog.domain == Domain.STREET)
+    item[again[:6]] = item[again[6]]  # seven street photos of one item
+    item[again[10:]] = 1000 + np.arange(len(again) - 10)  # items without a shop photo
+    data = data._replace(catalog=replace(data.catalog, item=item))
+    with pytest.raises(UserError, match="holds 80 shop photos and 4 items with street photos of theirs"):
+        take(data, Sample(("x",), split="drawn", gallery=20, queries=5, street=True))
+    taken = take(data, Sample(("x",), split="drawn", gallery=20, queries=4, street=True))
+    assert len(np.unique(taken.catalog.item[taken.queries])) == 4
+    assert np.isin(taken.catalog.item[taken.queries], taken.catalog.item[taken.searched]).all()
+
+
+def test_folds_of_labelled_pictures_alone():
+    sample = Sample(("x",), split="folds", gallery=60, labelled=True)
+    data = take(dataset((150, 20, 30), missing=0.2), sample)
+    assert len(data.catalog) == 60
+    assert (data.catalog.labels >= 0).all()
+    with pytest.raises(UserError, match=r"needs 60 images, all of them searched.* holds \d\d?:"):
+        take(dataset((60, 20, 20), missing=0.5), sample)
+
+
 def test_folds_search_everything_and_a_tenth_asks():
     sample = Sample(("x",), split="folds", gallery=100)
     whole = take(dataset((150, 20, 30), street=0.2), sample)
@@ -130,6 +153,8 @@ def test_the_own_split_must_be_as_large_as_the_papers():
     assert np.array_equal(take(data, sample).searched, rows[25:])
     with pytest.raises(UserError, match="holds 35 images to search and 25 that ask"):
         take(data, replace(sample, gallery=36))
+    with pytest.raises(UserError, match=r"needs 35 images searched, 24 others ask, but x holds 35 .* and 25 that ask"):
+        take(data, replace(sample, queries=24))
     shrunk = take(data, replace(sample, gallery=36), Room(300, 120))
     assert shrunk.searched is None
     assert np.array_equal(gallery_of(shrunk), rows[25:])
@@ -139,6 +164,8 @@ def test_the_own_split_must_be_as_large_as_the_papers():
 def test_attributes_are_found_by_plain_words():
     schema = AttributeSchema(("clothes category", "Colour", "sleeve_length", "sleeve shape"), (("a",),) * 4)
     assert [role(schema, name) for name in ("category", "color", "sleeve length")] == [0, 1, 2]
+    darn = AttributeSchema(("sleeve_length", "length", "shape", "sleeve_shape"), (("a",),) * 4)
+    assert [role(darn, name) for name in ("length", "shape", "sleeve length")] == [1, 2, 0]  # what is called so
     with pytest.raises(UserError, match="several can be meant"):
         role(schema, "sleeve")
     with pytest.raises(UserError, match="none can be meant"):

@@ -58,6 +58,15 @@ def test_info_counts(data):
     assert "problems" not in report
 
 
+def test_values_with_enough_images_are_not_near_empty(data, monkeypatch):
+    monkeypatch.setattr("fm_bench.data.validate.NEAR_EMPTY", 2)
+    found = {
+        (entry["attribute"], entry["value"], entry["split"]): entry["images"] for entry in info(data)["near_empty"]
+    }
+    assert ("colour", "blue", "train") not in found  # which two images have
+    assert found[("colour", "blue", "test")] == 1
+
+
 def test_info_reads_no_picture(data, tmp_path):
     for path in (tmp_path / "img").iterdir():
         path.unlink()
