@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from fm_bench.questions import check_protocols
 EVERY = "all"
 """Stands for every method with every variant."""
 _SENTENCE = "fm-bench: "
-_PATIENCE = 5.0  # seconds that an interrupted run has, until it is told once more
+_PATIENCE = 5.0  # seconds that an interrupted run has, until it is told once more, and then ten times that
 _INTERRUPTED = 130
 
 
@@ -261,8 +261,9 @@ def _show(process: subprocess.Popen[str], said: list[str]) -> None:
     """Passes on what a process writes to standard error, and keeps the last line that is not empty in ``said``."""
     assert process.stderr is not None
     for line in process.stderr:
-        sys.stderr.write(line)
         said[0] = line.strip() or said[0]
+        with suppress(OSError, ValueError):  # nobody reads ours any more: the run would wait for us for ever
+            sys.stderr.write(line)
 
 
 @contextmanager
@@ -279,12 +280,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Waits for a process that has been interrupted along with this one, and interrupts it if it has not."""
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
+    """Waits for a process that has been interrupted along with this one, interrupts it if it has not, or kills it."""
+    for patience, then in ((_PATIENCE, process.send_signal), (10 * _PATIENCE, lambda _: process.kill())):
+        try:
+            process.wait(patience)
+            return
+        except subprocess.TimeoutExpired:
+            then(signal.SIGINT)
+    process.wait()
 
 
 def tell_failures(failures: Mapping[str, str], asked: int, say: Callable[[str], None]) -> None:

@@ -227,6 +227,29 @@ def test_a_campaign_that_is_terminated_ends_its_run(tmp_path, monkeypatch):
     assert (tmp_path / "ended").exists()
 
 
+def test_a_run_that_does_not_heed_an_interruption_is_killed(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntrap '' INT\nkill -TERM {os.getpid()}\nwhile true; do sleep 0.05; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("fm_bench.campaign._PATIENCE", 0.05)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_process(["bench"])
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_says(tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+    program = tmp_path / "python"  # says more than a pipe holds
+    program.write_text("#!/bin/sh\nhead -c 300000 /dev/zero | tr '\\0' '\\n' >&2\necho 'fm-bench: done.' >&2\nexit 2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert in_a_process(["bench"]) == "done."
+
+
 def test_a_process_that_was_interrupted_ends_the_campaign(tmp_path, monkeypatch):
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\nexit 130\n")
