@@ -84,7 +84,9 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
         named = [row for row in table.rows if row.first.name == name]
         if named:  # of several configurations, the one with most seeds speaks for the method, then the newest
             rows[name] = max(named, key=lambda row: (len(row.records), row.records[-1].finished))
-    columns, problems = {}, {}
+    columns: dict[Measure, Scores] = {}
+    problems: dict[Measure, str] = {}
+    parts: dict[Measure, list[Measure]] = {}
     for measure in wanted:
         if (name := measure.method) not in rows:
             continue
@@ -93,10 +95,22 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
             continue
         try:
             seeds = [runs[record.fingerprint] for record in rows[name].records]
-            columns[measure] = _scores(seeds, table, measure)
+            parts[measure] = _parts(seeds, table, measure)
+            columns |= {part: _scores(seeds, table, part) for part in parts[measure]}
         except UserError as error:
             problems[measure] = str(error)
-    return Answers(table.key, rows, sample(columns, table.key.request_digest), problems)
+    drawn = sample(columns, table.key.request_digest)
+    samples = {m: Sample.mean_of([drawn[part] for part in parts[m]]) for m in parts if m not in problems}
+    return Answers(table.key, rows, samples, problems)
+
+
+def _parts(seeds: Sequence[Run], table: Table, measure: Measure) -> list[Measure]:
+    """What a measure is the mean of: each of its attributes that the data have if they count alike, else itself."""
+    if not measure.alike:
+        return [measure]
+    changes = seeds[0].changes(table.key.protocol)
+    known = [name for name in measure.attributes if name in changes and changes[name].any()]
+    return [measure._replace(attributes=(name,), alike=False) for name in known] or [measure]
 
 
 def _scores(seeds: Sequence[Run], table: Table, measure: Measure) -> Scores:

@@ -6,7 +6,7 @@ as well, each row's by themselves: a row that won with one seed and lost with tw
 unknown where a row has one seed, and left out.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -46,6 +46,11 @@ class Sample(NamedTuple):
 
     value: float
     means: NDArray[np.float64]
+
+    @classmethod
+    def mean_of(cls, samples: Sequence["Sample"]) -> "Sample":
+        """The mean of several metrics, each of which counts alike; of the same resampled requests and seeds."""
+        return cls(float(np.mean([one.value for one in samples])), np.mean([one.means for one in samples], axis=0))
 
 
 class Comparison(NamedTuple):

@@ -226,7 +226,7 @@ def test_manipulated_is_compared_with_original_of_the_same_run(tmp_path):
     pattern, colour = np.arange(1200) % 6 == 0, np.arange(1200) % 6 > 3
     fit = ~pattern & ~colour  # half of all: no target, so that nothing is manipulated and nothing is claimed
     before = rng.random(1200) < 0.6
-    after = rng.random(1200) < np.select([pattern, colour], [0.3, 0.9], 0.0)
+    after = rng.random(1200) < np.select([pattern, colour], [0.3, 0.98], 0.0)
     results = {"classification/original": before, "classification/manipulated": after}
     asked = {
         f"classification/changes {name}": of for name, of in (("pattern", pattern), ("colour", colour), ("fit", fit))
@@ -235,6 +235,8 @@ def test_manipulated_is_compared_with_original_of_the_same_run(tmp_path):
     flam = run(tmp_path, "flam", {k: v.astype(float) for k, v in (results | asked).items()}, by_attribute=parts)
     found = {v.claim.id: v for v in claims.judge([flam]) if v.claim.protocol == "classification"}
     assert found["H12 (FLM-82, 86)"].outcome == "preserved"
+    gains = [after[part].mean() - before[part].mean() for part in (pattern, colour)]
+    assert found["H12 (FLM-82, 86)"].difference.value == pytest.approx(np.mean(gains)), "a mean of attributes' means"
     assert found["H12 (FLM-81, 85)"].outcome == "preserved"
     assert found["FLM-80, 84"].outcome == "preserved"
     assert found["FLM-79, 83"].outcome == "untested"

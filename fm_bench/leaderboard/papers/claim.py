@@ -21,11 +21,13 @@ class Measure(NamedTuple):
         method: as on the command line.
         metric: e.g. ``accuracy@20``.
         attributes: only requests that change one of these; none for all requests.
+        alike: whether every one of these attributes counts alike, however many requests change it.
     """
 
     method: str
     metric: str
     attributes: tuple[str, ...] = ()
+    alike: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Claim:
             against the claim.
         metric_y: what y is judged on, if not on ``metric``.
         attributes: the claim is about requests that change one of these, by their names in our data.
+        alike: whether it is about the mean of these attributes' own means, and not of all their requests.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Claim:
     tie: bool = False
     metric_y: str = ""
     attributes: tuple[str, ...] = ()
+    alike: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "protocol_y", self.protocol_y or self.protocol)
@@ -68,9 +72,9 @@ class Claim:
     @property
     def of_x(self) -> Measure:
         """What is read of x."""
-        return Measure(self.x, self.metric, self.attributes)
+        return Measure(self.x, self.metric, self.attributes, self.alike)
 
     @property
     def of_y(self) -> Measure:
         """What is read of y."""
-        return Measure(self.y, self.metric_y, self.attributes)
+        return Measure(self.y, self.metric_y, self.attributes, self.alike)

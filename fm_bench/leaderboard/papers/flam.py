@@ -261,6 +261,7 @@ _CLASSES = (
         "After manipulation the asked value is read more often than the own value before",
         reported="DARN .719 vs .617; Shopping100k .844 vs .769, means of three attributes",
         attributes=_THREE,
+        alike=True,
     ),
     _classified(
         "FLM-79, 83",
