@@ -241,9 +241,9 @@ def in_a_process(command: Sequence[str]) -> str | None:
         process = subprocess.Popen(  # noqa: S603 our own command line
             [sys.executable, "-m", "fm_bench.cli", *command], stderr=subprocess.PIPE, text=True, errors="replace"
         )
-        listener = threading.Thread(target=_show, args=(process, said), daemon=True)
-        listener.start()
         try:
+            listener = threading.Thread(target=_show, args=(process, said), daemon=True)
+            listener.start()
             status = process.wait()
         except KeyboardInterrupt:
             _end(process)
