@@ -229,7 +229,9 @@ def test_a_campaign_that_is_terminated_ends_its_run(tmp_path, monkeypatch):
 
 def test_a_run_that_does_not_heed_an_interruption_is_killed(tmp_path, monkeypatch):
     program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\ntrap '' INT\nsleep 0.3\nkill -TERM {os.getpid()}\nwhile true; do sleep 0.05; done\n")
+    program.write_text(
+        f"#!/bin/sh\ntrap '' INT\nsleep 0.3\nkill -TERM {os.getpid()}\nwhile true; do sleep 0.05; done\n"
+    )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr("fm_bench.campaign._PATIENCE", 0.05)
