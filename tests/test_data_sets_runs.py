@@ -43,13 +43,15 @@ def test_info_and_prepare(name, roots, capsys):
 
 
 @pytest.mark.parametrize("name", FAKES)
-def test_a_benchmark_runs(name, roots, tmp_path):
-    assert bench("random", "--data", name, *options(name, roots), out=tmp_path / "run") == 0
+def test_a_method_trains_and_is_scored(name, roots, tmp_path):
+    brief = ["--budget", "32"]
+    assert bench("identity", "--data", name, *options(name, roots), *brief, out=tmp_path / "run") == 0
     record = json.loads((tmp_path / "run/record.json").read_text())
     assert record["data"] == name
+    assert set(record["metrics"]) >= {"manipulate-1", "search"}
 
 
-def test_a_method_trains(roots, tmp_path):
+def test_a_method_trains_on_triplets(roots, tmp_path):
     assert bench("amnet", "--data", "shopping100k", *options("shopping100k", roots), out=tmp_path / "run") == 0
 
 

@@ -282,7 +282,7 @@ def test_through_the_command_line(root, tmp_path, capsys):
     assert record.gallery == 97
     assert 0 < record.metrics["manipulate-1"]["accuracy@20"]["value"] <= 1
     fine = [*given, "--data.annotations", "fine", "--data.attributes", "category,fit"]
-    assert bench("random", "--data", "deepfashion", *fine, *asked, out=tmp_path / "fine") == 0
+    assert bench("identity", "--budget", "32", "--data", "deepfashion", *fine, *asked, out=tmp_path / "fine") == 0
 
 
 def test_missing_pictures_are_named_or_left_out(copy, tmp_path, capsys):

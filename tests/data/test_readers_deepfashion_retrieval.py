@@ -190,7 +190,8 @@ def test_inshop_through_the_command_line(shop, tmp_path, capsys):
     assert main(["data", "info", "deepfashion-inshop", *given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["items"] == 80
     asked = ["--evaluation.requests", "40", "--evaluation.protocols", "[search]"]
-    assert bench("random", "--data", "deepfashion-inshop", *given, *asked, out=tmp_path / "run") == 0
+    trained = ["identity", "--budget", "32"]
+    assert bench(*trained, "--data", "deepfashion-inshop", *given, *asked, out=tmp_path / "run") == 0
     assert load(tmp_path / "run/record.json").gallery == 120  # four photos of 40 items, less one that asks
 
 
@@ -298,7 +299,8 @@ def test_c2s_through_the_command_line(street, tmp_path, capsys):
     assert main(["data", "info", "deepfashion-c2s", *given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["domains"]["street"] == 320
     asked = ["--evaluation.requests", "40", "--evaluation.protocols", "[instance]"]
-    assert bench("random", "--data", "deepfashion-c2s", *given, *asked, out=tmp_path / "run") == 0
+    trained = ["identity", "--budget", "32"]
+    assert bench(*trained, "--data", "deepfashion-c2s", *given, *asked, out=tmp_path / "run") == 0
     record = load(tmp_path / "run/record.json")
     assert record.gallery == 96
     assert set(record.metrics) == {"instance"}
