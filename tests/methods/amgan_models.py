@@ -38,9 +38,12 @@ def optimizers(model, stage):
     return listed
 
 
-def playing(model):
-    """Takes turns with the model's own optimisers, as the Trainer does: while one moves, the others ask for nothing."""
-    players = optimizers(model, model.stages[0].name)
+def playing(model, stage=None):
+    """Takes turns with the own optimisers of a stage, or of the first, as the Trainer does.
+
+    While one player moves, the others ask for no gradient.
+    """
+    players = optimizers(model, stage or model.stages[0].name)
 
     @contextmanager
     def turn(position):

@@ -8,7 +8,7 @@ from stubs import Trainer
 from torch import nn
 
 from fm_bench.data.batches import LabelledBatch
-from fm_bench.methods.base import Context
+from fm_bench.methods.base import Context, weighted_sum
 from fm_bench.methods.fcd import FCD
 from fm_bench.nn.backbones import Backbone
 
@@ -120,6 +120,32 @@ def test_ranking_worked_example(orthogonal):
     assert to_values.item() == pytest.approx((0.1 / 2 + 0.4 / 2) / 2)  # two other values each, two labels
     # red: own 0.5, the other image 0.6; blue: own 0.4, the other image 0.4
     assert to_images.item() == pytest.approx((0.3 + 0.2) / 2)
+
+
+def test_a_step_descends_both_directions_alike(build, images):
+    """By hand, from the cosines: an image's own value against others, and against other images that have others."""
+    model = build(margin=0.4)
+    labels = torch.tensor([[0, 1, 2], [1, -1, 3], [2, 0, -1], [0, 0, 1], [1, 1, 2]])
+    losses = model.joint_step(LabelledBatch(images, labels, None, None))
+    cosines = F.cosine_similarity(
+        model.projection(model.backbone(images)).unsqueeze(1), model.values.unsqueeze(0), dim=-1
+    ).tolist()
+    to_values, to_images = [], []
+    for i, row in enumerate(labels.tolist()):
+        for start, size, m in ((0, 3, 0), (3, 2, 1), (5, 4, 2)):
+            if row[m] < 0:
+                continue
+            own = cosines[i][start + row[m]]
+            hinges = [max(0.0, 0.4 - own + cosines[i][start + v]) for v in range(size) if v != row[m]]
+            to_values.append(sum(hinges) / len(hinges))
+            strangers = [j for j, other in enumerate(labels[:, m].tolist()) if other not in (row[m], -1)]
+            hinges = [max(0.0, 0.4 - own + cosines[j][start + row[m]]) for j in strangers]
+            to_images.append(sum(hinges) / len(hinges))
+    expected = sum(to_values) / len(to_values), sum(to_images) / len(to_images)
+    assert min(expected) > 0.1
+    assert {name: weight for name, (weight, _) in losses.items()} == {"L_iv": 1.0, "L_vi": 1.0}
+    assert (losses["L_iv"][1].item(), losses["L_vi"][1].item()) == pytest.approx(expected, abs=1e-5)
+    assert weighted_sum(losses).item() == pytest.approx(sum(expected), abs=1e-5)
 
 
 def test_ranking_is_zero_once_the_margin_holds(orthogonal):

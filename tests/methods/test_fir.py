@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from flam_models import ATTRIBUTES, DIM, LABELS
+from stubs import Trainer
 
 from fm_bench.data.batches import InstanceBatch, LabelledBatch
 from fm_bench.errors import UserError
+from fm_bench.methods.base import weighted_sum
 from fm_bench.methods.flam import EMBEDDERS, FLAM, INSTANCES, MANIPULATION
-from fm_bench.nn.backbones import build_backbone
 from fm_bench.nn.cosine import batch_hard, masked_mean
 
 # ------------------------------------------------------------------ the feature
@@ -99,6 +100,17 @@ def test_rare_instances_are_in_triplets_alone(flam, images):
     assert losses["L_t"][1].item() == pytest.approx(batch_hard(x, batch.instance, 0.3).item())
     rare = model.instances_step(batch._replace(instance=torch.tensor([5, 6, 7, 5, 6, 7])))
     assert rare["L_ce"][1].item() == 0
+
+
+def test_a_step_descends_cross_entropy_and_triplets_alike(flam, images):
+    model = flam()
+    batch = InstanceBatch(images, torch.tensor([0, 1, 2, 0, 1, 2]), torch.arange(6))
+    losses = model.instances_step(batch)
+    x = model.feature(images)
+    entropy, triplets = F.cross_entropy(model.classifier(4 * x), batch.instance), batch_hard(x, batch.instance, 0.3)
+    assert min(entropy.item(), triplets.item()) > 0.01
+    assert {name: weight for name, (weight, _) in losses.items()} == {"L_ce": 1.0, "L_t": 1.0}
+    assert weighted_sum(losses).item() == pytest.approx((entropy + triplets).item(), rel=1e-5)
 
 
 def test_learning_some_items_does_not_drive_the_classifier_off_the_others(flam):
@@ -209,18 +221,41 @@ def test_trying_a_backbone_changes_nothing(features):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "width"),
+    ("backbone", "width", "side", "refuses"),
     [
-        ("resnet50", 2048),
-        ("seresnet50", 2048),
-        ("seresnext50_32x4d", 2048),
-        ("inception_resnet_v2", 1536),
-        ("densenet121", 1024),
+        ("resnet50", 2048, 32, False),  # of the first three, which read one pixel, too: one column of the last map
+        ("seresnet50", 2048, 32, False),
+        ("seresnext50_32x4d", 2048, 32, False),
+        ("inception_resnet_v2", 1536, 75, True),
+        ("densenet121", 1024, 29, True),
     ],
 )
-def test_backbones_of_table_5(backbone, width):
-    network = build_backbone(backbone).eval()
+def test_backbones_of_table_5_learn_from_the_smallest_pictures(backbone, width, side, refuses):
+    torch.manual_seed(0)
+    small = {"dim": 8, "classes": 2, "hidden": 9, "judge_hidden": [6]}
+    model = FLAM(ATTRIBUTES, backbone=backbone, image_size=(side, side), **small)
+    trunk = model.backbone.features
     with torch.no_grad():
-        maps = network.features.forward_features(torch.randn(1, 3, 75, 75))
-    assert maps.ndim == 4
-    assert maps.shape[1] == network.dim == width
+        assert trunk.eval().forward_features(torch.zeros(1, 3, side, side)).shape == (1, width, 1, 1)
+        for parameter in trunk.parameters():
+            if not parameter.any():  # timm begins with branches that give 0, and pass nothing on to what lies before
+                parameter.normal_()
+    assert model.backbone.dim == width
+    if refuses:
+        with pytest.raises(UserError, match="cannot read pictures"):
+            model._try_backbone(side - 1, side - 1)
+
+    model._trainer = Trainer()
+    model.begin(INSTANCES, 0)
+    optimizer = model.train().instances_optimizer()["optimizer"]
+    losses = model.instances_step(
+        InstanceBatch(torch.randn(4, 3, side, side), torch.tensor([0, 0, 1, 1]), torch.arange(4))
+    )
+    assert all(value.isfinite() for _, value in losses.values())
+    weighted_sum(losses).backward()
+    learning = dict(trunk.named_parameters())
+    assert all(parameter.requires_grad for parameter in learning.values())
+    assert [name for name, p in learning.items() if p.grad is None or not p.grad.any()] == []
+    assert all(parameter.grad.isfinite().all() for parameter in learning.values())
+    optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in learning.values())

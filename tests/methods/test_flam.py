@@ -245,6 +245,23 @@ def test_11_the_single_slot_does_not_see_the_remaining_attributes(flam, features
         assert same == (match == "target")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("target", range(T))
+def test_11_nor_does_its_loss(flam, features, target, shared):
+    for match in ("all",) if shared else ("all", "target"):
+        model = flam(match=match, shared_generator=shared, d_fits_fake=True)
+        pairs = pairs_of(model, features)
+        alone = pairs._replace(found=pairs.found & (torch.arange(T) == target).unsqueeze(1))
+        mixed = pairs.embedded.roll(1, dims=1)  # what remains is of another feature, the target still of its own
+        mixed[target] = pairs.embedded[target]
+        for losses in (model.discriminator_losses, model.generator_losses):
+            plain, other = losses(alone), losses(alone._replace(embedded=mixed))
+            for name, (weight, value) in plain.items():
+                reads = match == "all" and name.startswith("M_")
+                assert torch.equal(value, other[name][1]) != reads, name
+                assert weight != 0 or name == "cycle_cosine"
+
+
 # ------------------------------------------------------------------ online sampling
 
 
@@ -253,12 +270,22 @@ def _at(*distances):
     return torch.stack([cosine, (1 - cosine.square()).clamp(min=0).sqrt()], dim=-1)
 
 
-def test_12_online_sampling_takes_the_nearest_of_another_class():
-    embedded = torch.stack([_at(0.0, 0.0, 0.0, 0.0), _at(0.0, 0.1, 0.4, 0.2)])
+@pytest.mark.parametrize("target", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.1, 0.2, 0.9)])
+def test_12_online_sampling_takes_the_nearest_of_another_class(target):
+    """However far it is in the target attribute, which is to change."""
+    embedded = torch.stack([_at(*target), _at(0.0, 0.1, 0.4, 0.2)])
     classes = torch.tensor([[0, 0, 1, 1], [0, 1, 2, 3]])
     partner, found = choose_partners(embedded, classes, online=True)
     assert partner[0, 0] == 3
     assert found.all()
+
+
+def test_12_the_distances_of_all_remaining_attributes_count():
+    embedded = torch.stack([_at(0.0, 0.9, 0.5, 0.1), _at(0.0, 0.1, 0.4, 0.2), _at(0.0, 0.9, 0.1, 0.4)])
+    classes = torch.tensor([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]])
+    partner, _ = choose_partners(embedded, classes, online=True)
+    # sums of the first target 1, .5 and .6; of the second 1.8, .6 and .5; of the third 1, .9 and .3
+    assert partner[:, 0].tolist() == [2, 3, 3]
 
 
 def test_12_a_batch_of_one_class_has_no_pairs(flam, features):
@@ -381,6 +408,12 @@ def test_what_variants_share(flam):
         (EMBEDDERS, {"targets": "all"}, False),
         (EMBEDDERS, {"values": 3}, False),
         (EMBEDDERS, {"margin": 0.5}, False),
+        (EMBEDDERS, {"negatives": "random"}, False),
+        (EMBEDDERS, {"embedders_lr": 0.5}, False),
+        (EMBEDDERS, {"code": 3}, False),
+        (EMBEDDERS, {"embedder_hidden": 3}, False),
+        (EMBEDDERS, {"features": "attributes"}, False),
+        (EMBEDDERS, {"dim": 9}, False),
         (MANIPULATION, {"match": "target"}, False),
     ):
         assert (flam(**other).stage_config(stage) == first.stage_config(stage)) == same, (stage.name, other)
