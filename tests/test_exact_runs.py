@@ -83,22 +83,25 @@ def test_a_trained_method_is_asked_once_for_protocols_of_the_same_pictures(roots
         reevaluate(tmp_path, "manipulate-1", Console(quiet=True))
 
 
-def test_a_fold_of_amgans_protocol_with_its_times(roots, tmp_path):
-    options = ["--data.root", str(roots["darn"]), "--evaluation.protocols", "[amgan_darn,amgan_timing]"]
-    config = configure("random", "darn", "smoke", "common", 0, [*options, "--trainer.enable_progress_bar", "false"])
+@pytest.mark.parametrize(
+    ("data", "protocol", "pictures"), [("darn", "amgan_darn", 600), ("shopping100k", "amgan_s100k", 540)]
+)
+def test_a_fold_of_amgans_protocol_with_its_times(roots, tmp_path, data, protocol, pictures):
+    options = ["--data.root", str(roots[data]), "--evaluation.protocols", f"[{protocol},amgan_timing]"]
+    config = configure("random", data, "smoke", "common", 0, [*options, "--trainer.enable_progress_bar", "false"])
     with mock.patch("fm_bench.outcomes.latency.GALLERY", 600):
         record = Bench(cross_validation(config)[1], tmp_path, console=Console(quiet=True)).run()
-    metrics = record.metrics["amgan_darn"]
+    metrics = record.metrics[protocol]
     assert set(metrics) == {
         *("accuracy@1", "accuracy@10", "chance@1", "chance@10"),
         *("ndcg@10", "ndcg_ones@10", "mrr@1000", "mrr_item@1000"),
     }
     assert metrics["mrr_item@1000"]["value"] < metrics["mrr@1000"]["value"]
-    assert {"one attribute", "two attributes"} <= set(record.by_attribute["amgan_darn"])
+    assert {"one attribute", "two attributes"} <= set(record.by_attribute[protocol])
     assert {"t_sum_ms", "t_repr_ms", "t_sea_ms"} <= set(record.metrics["amgan_timing"])
-    assert record.gallery == 600  # training pictures are searched, too
-    assert record.requests["amgan_darn"] <= 60
-    table, *_ = [table for table in tables([record]) if table.key.protocol == "amgan_darn"]
+    assert record.gallery == pictures  # training pictures are searched, too
+    assert record.requests[protocol] <= 60
+    table, *_ = [table for table in tables([record]) if table.key.protocol == protocol]
     assert table.headline == "accuracy@10"
     assert [column.metric for column in columns_of(table)][:5] == [
         *("accuracy@1", "accuracy@10", "ndcg@10", "mrr@1000", "mrr_item@1000")
