@@ -79,6 +79,21 @@ def test_more_time_or_memory_is_caught_on_the_same_hardware_alone(what, changes,
     assert verdicts(elsewhere)[HEADLINE] == "ok"  # an accuracy is an accuracy
 
 
+def test_times_that_vary_from_seed_to_seed_have_a_wider_band():
+    varied = [measured(seed=seed, seconds=COSTS | {"train": 100.0 * (1 + seed)}) for seed in (0, 1, 2)]
+    for took, verdict in ((690.0, "ok"), (705.0, "worse")):  # 200 + t(0.975, 2) * 100 * sqrt(1 + 1 / 3) = 696.9
+        assert verdicts(measured(seconds=COSTS | {"train": took}), varied)["training time"] == verdict
+
+
+def test_of_a_seed_that_is_recorded_twice_the_newest_run_counts():
+    older = measured(skill=0.5, finished="2025-01-01T00:00:00+00:00")
+    newest = measured(skill=0.68)
+    (found, *_) = judge([measured(seed=1, skill=0.68)], [newest, older])
+    assert (found.what, found.verdict) == (HEADLINE, "ok")
+    assert "1 seed, bootstrap" in found.band
+    assert found.recorded == "0.676"
+
+
 def test_what_was_asked_something_else_is_not_compared():
     others = measured(seed=1, skill=0.1, request_digests=dict.fromkeys(("manipulate-1", "manipulate-2", "search"), "x"))
     found = judge([others], RECORDED)
