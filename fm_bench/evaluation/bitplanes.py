@@ -7,6 +7,7 @@ work of comparing labels byte by byte.
 """
 
 from collections.abc import Iterator
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def numbers(digits: list[Words], at: I64) -> I64:
 def _sum(planes: Iterator[Words]) -> list[Words]:
     """Digits of the sum of bits, added in threes and then in pairs of equal rank, so that few sums wait at any time."""
     waiting: list[tuple[int, list[Words]]] = []
-    for first in planes:
-        digits, rank = _three(first, next(planes, None), next(planes, None)), 0
+    while three := tuple(islice(planes, 3)):
+        digits, rank = _bits(*three), 0
         while waiting and waiting[-1][0] == rank:
             digits, rank = _add(waiting.pop()[1], digits), rank + 1
         waiting.append((rank, digits))
@@ -92,8 +93,8 @@ def _sum(planes: Iterator[Words]) -> list[Words]:
     return total
 
 
-def _three(a: Words, b: Words | None, c: Words | None) -> list[Words]:
-    """Both digits of the sum of up to three bits."""
+def _bits(a: Words, b: Words | None = None, c: Words | None = None) -> list[Words]:
+    """All digits of the sum of up to three bits."""
     if b is None:
         return [a]
     one, both = a ^ b, a & b
@@ -107,19 +108,9 @@ def _three(a: Words, b: Words | None, c: Words | None) -> list[Words]:
 
 def _add(a: list[Words], b: list[Words]) -> list[Words]:
     """Digits of the sum of two numbers."""
-    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     total: list[Words] = []
-    carry: Words | None = None
-    for place, digit in enumerate(longer):
-        other = shorter[place] if place < len(shorter) else None
-        if carry is None:  # the lowest digit
-            assert other is not None, "every number has a digit"
-            total, carry = [digit ^ other], digit & other
-        elif other is None:
-            total.append(digit ^ carry)
-            carry = digit & carry
-        else:
-            low, carry = _three(digit, other, carry)
-            total.append(low)
-    assert carry is not None, "every number has a digit"
-    return [*total, carry]
+    carry: list[Words] = []
+    for digits in zip_longest(a, b):
+        low, *carry = _bits(*(digit for digit in (*digits, *carry) if digit is not None))
+        total.append(low)
+    return total + carry
