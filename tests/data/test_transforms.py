@@ -5,9 +5,12 @@ import subprocess
 import sys
 import time
 
+import albumentations
 import numpy as np
+import pytest
 import torch
 
+from fm_bench.data import transforms
 from fm_bench.data.transforms import MEAN, STD, Augment, denormalise, normalise
 
 
@@ -34,6 +37,16 @@ def test_a_key_sets_both_generators() -> None:
         augment(pictures(1), np.array([7], dtype=np.uint64))
     assert fresh._generator.random() == used._generator.random()
     assert fresh._random.random() == used._random.random()
+
+
+def test_the_quicker_affine_transform_draws_and_gives_what_the_library_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Augment()
+    monkeypatch.setattr(transforms, "Affine", albumentations.Affine)
+    library = Augment()
+    for height, width in ((64, 64), (80, 64), (97, 61)):
+        images = np.random.default_rng(height).integers(0, 256, (300, height, width, 3), dtype=np.uint8)
+        keys = np.random.default_rng(width).integers(2**64, size=300, dtype=np.uint64)
+        assert np.array_equal(quick(images, keys), library(images, keys))
 
 
 def test_different_keys_give_different_pictures() -> None:
