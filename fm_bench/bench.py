@@ -187,8 +187,8 @@ class Bench:
         vectors = self._embed(folder, fingerprint, method, datamodule, asked, clock) if asked else {}
         with clock("prepare_judges"):
             trained = prepare_judges(Trained(self.config, method.eval(), dataset, datamodule, asked, folder))
-        searching = Searching(self.config.evaluation.index, vectors.get("gallery"))
         with agreed("judging"), clock("search"), peak_memory() as peak:
+            searching = Searching(self.config.evaluation.index, vectors.get("gallery"), peak.paused)
             reports = judge(method, vectors, datamodule, asked, searching)
         for phase, seconds in searching.seconds.items():
             clock.add(phase, seconds)

@@ -2,19 +2,29 @@
 """Approximate search through the command line, as users run it."""
 
 import json
+import sys
 from dataclasses import replace
 
+import numpy as np
 from commands import bench
 
 from fm_bench.bench import Bench
 from fm_bench.cli import main
 from fm_bench.config import RunConfig, configure
+from fm_bench.evaluation.searching import Measured
 from fm_bench.leaderboard.record import load
 from fm_bench.leaderboard.rows import key_of, tables
 from fm_bench.leaderboard.table import title
 
 
-def test_an_approximate_run_says_so_everywhere(tmp_path):
+def test_an_approximate_run_says_so_everywhere(tmp_path, monkeypatch):
+    measure = Measured.measure
+
+    def hungry(*arguments):
+        np.ones(600 * 2**20, np.uint8)
+        measure(*arguments)
+
+    monkeypatch.setattr(Measured, "measure", hungry)
     asked = ["random", "--evaluation.protocols", "[search]", "--evaluation.also", "[]"]
     assert bench(*asked, out=tmp_path / "exact") == 0
     assert bench(*asked, "--index", "IVF16,Flat", out=tmp_path / "approximate") == 0
@@ -37,6 +47,8 @@ def test_an_approximate_run_says_so_everywhere(tmp_path):
         "bytes_per_vector",
         "latency_ms",
     }
+    if sys.platform.startswith("linux"):  # others do not tell
+        assert found.search["peak_memory_mb"] < 400
     assert any(note.startswith("approximate search IVF16,Flat, recall@50 ") for note in found.notes)
     assert {"build_index", "measure_index"} <= set(found.seconds)
     assert exact.fingerprint != found.fingerprint

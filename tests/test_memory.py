@@ -39,6 +39,31 @@ def test_the_peak_of_the_process_outlives_the_block():
 
 
 @linux
+def test_what_is_done_in_a_pause_counts_nowhere(monkeypatch):
+    with peak_memory() as peak:
+        monkeypatch.setattr(memory, "_forgotten_mb", 0.0)
+        touch(120)
+        with peak.paused():
+            touch(500)
+            left = np.ones(100 * MIB, np.uint8)
+        before = memory._read().now / 1024
+        touch(150)
+    assert 145 < peak.above_mb < 200
+    assert before - 50 < highest_mb() < before + 250
+    del left
+
+
+@linux
+def test_a_peak_before_a_pause_is_remembered():
+    with peak_memory() as peak:
+        touch(200)
+        with peak.paused():
+            touch(10)
+        touch(100)
+    assert 195 < peak.above_mb < 250
+
+
+@linux
 def test_pages_of_a_memory_map_count_once_they_are_touched(tmp_path):
     np.save(tmp_path / "vectors.npy", np.ones(100 * MIB, np.uint8))
     vectors = np.load(tmp_path / "vectors.npy", mmap_mode="r")
@@ -62,6 +87,11 @@ def test_where_the_system_does_not_forget_only_a_higher_peak_is_known(monkeypatc
     with peak_memory() as seen:
         status.write_text("VmHWM:\t  614400 kB\nVmRSS:\t  102400 kB\n")
     assert (seen.above_mb, seen.total_mb) == (500, 600)
+    with peak_memory() as paused:
+        status.write_text("VmHWM:\t  716800 kB\nVmRSS:\t  102400 kB\n")
+        with paused.paused():
+            status.write_text("VmHWM:\t  819200 kB\nVmRSS:\t  102400 kB\n")
+    assert paused.above_mb is None  # what came after the pause may have been more than before it
 
 
 @pytest.mark.parametrize("text", ["", "VmHWM: 1 kB", "VmHWM: x\nVmRSS: y"])

@@ -42,8 +42,10 @@ class Record:
         gallery: number of gallery images; ``dim``: embedding width; ``parameters``: trainable and frozen ones.
         search: how the gallery was searched: ``index`` is ``"exact"`` or names an approximate one, of which
             ``protocols`` tells, protocol -> ``{"recall@50": ..., "build_seconds": ..., "bytes_per_vector": ...,
-            "latency_ms": ...}``. ``peak_memory_mb`` is the resident memory that it took at its worst moment, in MiB,
-            with the pages that were read of the embeddings, which have ``embeddings_mb``. Empty in older records.
+            "latency_ms": ...}``; bytes are the index's own, beside the vectors in their mapped file.
+            ``peak_memory_mb`` is the resident memory that it took at its worst moment, in MiB, with the pages that were
+            read of the embeddings, which have ``embeddings_mb``, and without what measured the recall. Empty in older
+            records.
         tuning: every trial of the search that the settings come from, as ``fm-bench tune`` wrote it; empty without one.
         seconds: phase -> wall-clock seconds (``train``, ``embed_gallery``, ``search``, ``total``, ...).
         query_ms: milliseconds from a query's picture to its ranked list, per query; None where not measured.
