@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
-from fm_bench.evaluation.bitplanes import WORD, BitPlanes, at_least, numbers, places
+from fm_bench.evaluation.bitplanes import BitPlanes
 from fm_bench.evaluation.protocol import Missing
-from fm_bench.retrieval.distances import I64, blocks, in_threads, ranges
+from fm_bench.retrieval.distances import I64, blocks, ranges
 
-_TARGETS = 256
-_WORDS = 1 << 8  # of 64 images; with the targets above, a plane of bits is 512 KiB
-_FIRST = 1 << 2  # before anything is known to be among the best, all that is looked at is counted
+_TARGETS = 1 << 13  # that share sums of bits
+_WORDS = 1 << 8  # of 64 images
+_FIRST = 1 << 6  # before anything is known to be among the best; later blocks are larger
 _KEPT = 1 << 21  # pairs of different targets and images that are kept; where there are more, they are found anew
 
 
@@ -66,60 +66,50 @@ class Matches:
 
     def __init__(self, codes: Codes, depth: int) -> None:
         self.codes, self.depth = codes, depth
-        rows = np.concatenate((codes.target, codes.gallery))
-        code = row_codes(rows)
-        _, first, self._target = np.unique(code[: len(codes.target)], return_index=True, return_inverse=True)
-        _, image, self._group = np.unique(code[len(codes.target) :], return_index=True, return_inverse=True)
+        code = row_codes(np.concatenate((codes.target, codes.gallery)))
+        self._first, self._target = _different(code[: len(codes.target)])
+        image, self._group = _different(code[len(codes.target) :])
         self._weights = np.bincount(self._group, minlength=len(image))
-        self._needed = codes.needed[first]
-        self._images = len(image)  # with different labels
-        self._planes = BitPlanes(codes.target[first], codes.gallery[image].T)
+        self._needed = codes.needed[self._first]
+        self._images = np.ascontiguousarray(codes.gallery[image].T)  # (A, U) with different labels
         attributes = codes.target.shape[1]
         # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
-        self._count = np.zeros((len(first), attributes + 1), np.int64)
+        self._count = np.zeros((len(self._first), attributes + 1), np.int64)
         self._room, self._lock = _KEPT, threading.Lock()
         self._full = False  # once pairs were left out, those that are kept are never all of them
-        hits: dict[int, list[tuple[I64, I64]]] = {}
-        in_threads(lambda part: hits.__setitem__(part.start, self._compare(part)), len(first), _TARGETS)
-        found = [pair for start in sorted(hits) for pair in hits[start]]  # whichever thread was first
-        self._hits = _grouped(found, len(first)) if not self._full else None
+        found = [pair for part in blocks(len(self._first), _TARGETS) for pair in self._compare(part)]
+        self._hits = _grouped(found, len(self._first)) if not self._full else None
         self._at_least = self._count[:, ::-1].cumsum(axis=1)[:, ::-1]
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
         """Counts levels for a block of targets; gives the (target, image) pairs that fit wholly."""
-        needed = self._needed[part]
-        size, step, start, hits = len(needed), _FIRST, 0, []
-        count = np.zeros((size, self._count.shape[1]), np.int64)
-        floor = np.zeros(size, np.int64)  # lower levels than this cannot be among the best `depth`
-        while start < self._planes.words:
-            row, column, level = self._reaching(part, slice(start, min(start + step, self._planes.words)), floor)
-            weights = self._weights[column]
-            count += (
-                np.bincount(row * count.shape[1] + level, weights, count.size).reshape(count.shape).astype(np.int64)
-            )
+        planes, needed, count = self._planes(part), self._needed[part], self._count[part]
+        floor = np.zeros(len(needed), np.int64)  # lower levels than this cannot be among the best `depth`
+        hits: list[tuple[I64, I64]] = []
+
+        def tally(targets: I64, row: I64, image: I64, level: I64) -> None:
+            size = len(targets) * count.shape[1]
+            levels = np.bincount(row * count.shape[1] + level, self._weights[image], size)
+            count[targets] += levels.reshape(len(targets), -1).astype(np.int64)
             if not self._full:
-                hit = level == needed[row]
-                hits.append((part.start + row[hit], column[hit]))
+                hit = level == needed[targets[row]]
+                hits.append((part.start + targets[row[hit]], image[hit]))
                 with self._lock:
                     self._room -= int(hit.sum())
                     self._full = self._full or self._room < 0
-            enough = count[:, ::-1].cumsum(axis=1)[:, ::-1] >= self.depth
-            floor = np.minimum(np.maximum(enough.sum(axis=1) - 1, 0), needed)
+
+        start, step = 0, _FIRST
+        too_high = np.arange(count.shape[1]) > needed[:, None]  # a floor there would pass over hits
+        while start < planes.words:
+            lacks = self.depth - count[:, ::-1].cumsum(axis=1)[:, ::-1]
+            floor = np.minimum(np.maximum((lacks <= 0).sum(axis=1) - 1, 0), needed)
+            lacks[too_high] = np.iinfo(np.int64).max
+            planes.reaching(floor, slice(start, min(start + step, planes.words)), tally, lacks)
             start, step = start + step, min(2 * step, _WORDS)
-        self._count[part] = count
         return hits
 
-    def _reaching(self, targets: slice | I64, words: slice, floor: I64) -> tuple[I64, I64, I64]:
-        """Position in ``targets``, image and level of all pairs that match at least ``floor`` attributes."""
-        digits = self._planes.shared(targets, words)
-        found = places(at_least(digits, floor))
-        row, column = np.divmod(found, digits[0].shape[1] * WORD)
-        column += words.start * WORD
-        level = numbers(digits, found)
-        if words.stop == self._planes.words:  # the last word may have room for more images than there are
-            there = column < self._images
-            row, column, level = row[there], column[there], level[there]
-        return row, column, level
+    def _planes(self, targets: slice | I64) -> BitPlanes:
+        return BitPlanes(self.codes.target[self._first[targets]], self._images)
 
     @cached_property
     def relevant(self) -> I64:
@@ -161,10 +151,13 @@ class Matches:
         """The groups of images that fit each of ``targets``."""
         found: list[tuple[I64, I64]] = []
         for part in blocks(len(targets), _TARGETS):
-            some = targets[part]
-            for words in blocks(self._planes.words, _WORDS):
-                row, image, _ = self._reaching(some, words, self._needed[some])
-                found.append((part.start + row, image))
+            planes, needed = self._planes(targets[part]), self._needed[targets[part]]
+
+            def keep(some: I64, row: I64, image: I64, _: I64, start: int = part.start) -> None:
+                found.append((start + some[row], image))
+
+            for words in blocks(planes.words, _WORDS):
+                planes.reaching(needed, words, keep)
         return _grouped(found, len(targets))
 
 
@@ -189,6 +182,16 @@ def _grouped(pairs: list[tuple[I64, I64]], groups: int) -> _Groups:
 
 def _starts(lengths: I64) -> I64:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+
+
+def _different(codes: I64) -> tuple[I64, I64]:
+    """``(n,)`` where each different number stands, by size, and ``(N,)`` which of them each of ``codes (N,)`` is."""
+    order = np.argsort(codes)
+    ordered = codes[order]
+    begins = np.flatnonzero(np.concatenate((np.ones(min(1, len(codes)), bool), ordered[1:] != ordered[:-1])))
+    which = np.empty(len(codes), np.int64)
+    which[order] = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(codes)))
+    return order[begins], which
 
 
 def row_codes(rows: NDArray[np.integer[Any]]) -> I64:

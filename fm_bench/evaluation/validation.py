@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.evaluation.metrics import RetrievalMetric
 from fm_bench.evaluation.protocol import Protocol
+from fm_bench.retrieval.reduced import searching_apart_from_gpus
 
 _SIDES = ("query", "gallery")
 Views = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -72,7 +73,9 @@ class RetrievalValidation(L.Callback):
         metric, self._metric = self._metric, None
         if metric is None or trainer.sanity_checking:
             return
-        for name, value in metric.compute().items():
+        with searching_apart_from_gpus(pl_module.device.type == "cpu"):
+            found = metric.compute()
+        for name, value in found.items():
             if (kind := name.partition("@")[0]) in _NAMES:
                 pl_module.log(_NAMES[kind], value.to(torch.float32), prog_bar=kind == "accuracy")
 

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from fm_bench.data.batches import EmbeddingBatch
 from fm_bench.evaluation import Protocol, RetrievalValidation, evaluate
+from fm_bench.evaluation.metrics import RetrievalMetric
+from fm_bench.retrieval import reduced
 
 NAMES = {"val/accuracy@20": "accuracy@20", "val/ndcg@20": "ndcg@20", "val/mrr": "mrr@1000"}
 
@@ -90,6 +92,14 @@ def fit(data, tmp_path, **trainer):
         **trainer,
     ).fit(model, datamodule=data)
     return model, checkpoint
+
+
+def test_a_trainer_on_the_processor_searches_there(tmp_path, monkeypatch):
+    compute, may = RetrievalMetric.compute, []
+    monkeypatch.setattr(RetrievalMetric, "compute", lambda self: (may.append(reduced.may_use_gpus()), compute(self))[1])
+    fit(Data(), tmp_path)
+    assert may == [False] * 3
+    assert reduced.may_use_gpus()
 
 
 def test_logs_what_the_evaluator_counts_and_checkpoints_follow(tmp_path):
