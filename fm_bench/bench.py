@@ -22,7 +22,7 @@ from fm_bench.config import GIVEN_BY_DATA, RunConfig
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.requests import exclusions
 from fm_bench.embedding import Embedder, embedding_dim
-from fm_bench.environment import code_digest
+from fm_bench.environment import code_digest, wants_gpu
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.searching import Searching
@@ -50,6 +50,7 @@ from fm_bench.questions import (
 from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, Facts, Outcome, make_record, save_model, save_requests, save_scores
 from fm_bench.retrieval.openers import check_index
+from fm_bench.retrieval.reduced import searching_apart_from_gpus
 from fm_bench.training import StageResult, StageRunner
 
 CONFIG = "config.json"
@@ -147,7 +148,7 @@ class Bench:
             UserError: on bad input, or if the folder holds another run.
         """
         join(self.config.trainer)
-        with together():
+        with together(), searching_apart_from_gpus(not wants_gpu(self.config.trainer.get("accelerator"))):
             return self._run(Clock())
 
     def _run(self, clock: Clock) -> Record | None:
@@ -308,8 +309,7 @@ def build_method(config: RunConfig, datamodule: FashionDataModule) -> Method:
 
 def computing_device(trainer: Mapping[str, Any]) -> torch.device:
     """Where what is no training or embedding is computed: on the GPU unless the user chose another accelerator."""
-    chosen = trainer.get("accelerator", "auto")
-    return torch.device("cuda" if torch.cuda.is_available() and chosen in ("auto", "gpu", "cuda") else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and wants_gpu(trainer.get("accelerator")) else "cpu")
 
 
 def judge(

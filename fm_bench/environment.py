@@ -80,13 +80,22 @@ def made_with(accelerator: Any = None) -> dict[str, str]:
     Args:
         accelerator: as ``Trainer`` understands it; None leaves it to Lightning.
     """
-    on_gpu = torch.cuda.is_available() and accelerator in (None, "auto", "gpu", "cuda")
+    on_gpu = torch.cuda.is_available() and wants_gpu(accelerator)
     return _installed(_BEFORE_VECTORS) | {"processor": torch.cuda.get_device_name() if on_gpu else _processor()}
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether the GPU, or else the processor, multiplies in bfloat16, and does not only emulate it."""
-    if torch.cuda.is_available():
+def wants_gpu(accelerator: Any) -> bool:
+    """Whether work goes to a GPU where there is one: ``accelerator`` as ``Trainer`` understands it, or None."""
+    return accelerator in (None, "auto", "gpu", "cuda")
+
+
+def computes_in_bfloat16(gpu: bool = True) -> bool:
+    """Whether the GPU, or else the processor, multiplies in bfloat16, and does not only emulate it.
+
+    Args:
+        gpu: whether a GPU may be used where there is one.
+    """
+    if gpu and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from fm_bench.bench import CONFIG, Bench, Clock, check_searchable, data_module, digest_of, judge
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
+from fm_bench.environment import wants_gpu
 from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report
 from fm_bench.evaluation.searching import Searching
@@ -22,6 +23,7 @@ from fm_bench.processes import agreed, is_rank_zero, together
 from fm_bench.questions import alike, ask_all, check_protocols, load_protocol, sample_of
 from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, load_model
+from fm_bench.retrieval.reduced import searching_apart_from_gpus
 
 
 class FinishedRun(NamedTuple):
@@ -75,7 +77,7 @@ def reevaluate(folder: Path, protocol: str, console: Console, index: str | None 
     judged = replace(run.config.evaluation, protocols=[protocol], also=[], index=index or run.config.evaluation.index)
     config = replace(run.config, evaluation=judged, trainer=placed(run.config.trainer))
     join(config.trainer)
-    with together():
+    with together(), searching_apart_from_gpus(not wants_gpu(config.trainer.get("accelerator"))):
         with agreed("preparing the requests"):
             check_protocols(judged, run.dataset)
             datamodule = data_module(config, run.dataset)

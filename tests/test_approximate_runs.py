@@ -15,17 +15,19 @@ from fm_bench.evaluation.searching import Measured
 from fm_bench.leaderboard.record import load
 from fm_bench.leaderboard.rows import key_of, tables
 from fm_bench.leaderboard.table import title
+from fm_bench.retrieval import reduced
 
 
 def test_an_approximate_run_says_so_everywhere(tmp_path, monkeypatch):
     measure = Measured.measure
 
     def hungry(*arguments):
+        assert not reduced.may_use_gpus(), "the user wants a processor"
         np.ones(600 * 2**20, np.uint8)
         measure(*arguments)
 
     monkeypatch.setattr(Measured, "measure", hungry)
-    asked = ["random", "--evaluation.protocols", "[search]", "--evaluation.also", "[]"]
+    asked = ["random", "--evaluation.protocols", "[search]", "--evaluation.also", "[]", "--trainer.accelerator", "cpu"]
     assert bench(*asked, out=tmp_path / "exact") == 0
     assert bench(*asked, "--index", "IVF16,Flat", out=tmp_path / "approximate") == 0
     judged = ["evaluate", str(tmp_path / "exact"), "--protocol", "search", "--index"]

@@ -25,6 +25,7 @@ from fm_bench.retrieval.distances import I64, blocks, ranges
 _TARGETS = 1 << 13  # that share sums of bits
 _WORDS = 1 << 8  # of 64 images
 _FIRST = 1 << 6  # before anything is known to be among the best; later blocks are larger
+_EARLY = 1 << 10  # later, a block is too small a part to raise the floors of many targets by itself
 _KEPT = 1 << 21  # pairs of different targets and images that are kept; where there are more, they are found anew
 
 
@@ -104,7 +105,8 @@ class Matches:
             lacks = self.depth - count[:, ::-1].cumsum(axis=1)[:, ::-1]
             floor = np.minimum(np.maximum((lacks <= 0).sum(axis=1) - 1, 0), needed)
             lacks[too_high] = np.iinfo(np.int64).max
-            planes.reaching(floor, slice(start, min(start + step, planes.words)), tally, lacks)
+            words = slice(start, min(start + step, planes.words))
+            planes.reaching(floor, words, tally, lacks if start < _EARLY else None)
             start, step = start + step, min(2 * step, _WORDS)
         return hits
 

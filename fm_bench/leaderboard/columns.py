@@ -81,15 +81,19 @@ _FAMILIES = {
 
 _NAMED = {  # protocol: metric: head, small print, definition
     "classification": {
-        "manipulated": ("asked", "value", "the asked value is read from the changed vector"),
-        "original": ("own", "value before", "the picture's own value is read from the unchanged vector"),
-        "difference": ("gain", "of attributes", "asked minus own value, mean over attributes"),
+        "manipulated": ("manipulated", "asked value", "the asked value is read from the changed vector"),
+        "original": ("original", "own value", "the picture's own value is read from the unchanged vector"),
+        "difference": ("difference", "by attributes", "manipulated minus original, mean over attributes"),
         "kept": ("kept", "values", "the other attributes' values are read from the changed vector"),
-        "kept_original": ("kept", "before", "the other attributes' values are read from the unchanged vector"),
+        "kept_original": (
+            "kept original",
+            "values before",
+            "the other attributes' values are read from the unchanged vector",
+        ),
     },
     "generation": {
-        "exact": ("all", "as wanted", "share of prototypes that show every wanted value"),
-        "changed": ("asked", "value", "share of prototypes that show the asked value"),
+        "exact": ("exact", "all as wanted", "share of prototypes that show every wanted value"),
+        "changed": ("changed", "asked value", "share of prototypes that show the asked value"),
         "kept": ("kept", "values", "share of the values to be kept that prototypes show"),
         "ssim": ("ssim", "to the truth", "structural similarity to the item drawn again with the change"),
         "l1": ("l1", "lower is better", "mean difference of pixels (0 to 1) to the item drawn again"),

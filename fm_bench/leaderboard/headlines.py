@@ -20,21 +20,21 @@ class Judgement(NamedTuple):
     Attributes:
         outcome: the worst of the verdicts on its comparisons, untested if there are none.
         counts: ``9 preserved, 2 undecided``; empty for a single comparison.
-        first: the first comparison that was tested; None if none was.
-        seeds: the fewest seeds that a method of a comparison was run with.
+        deciding: the first comparison with that verdict; None if none was tested.
+        seeds: the fewest seeds that a method of a comparison with that verdict was run with.
         reason: why it is untested.
     """
 
     outcome: Outcome
     counts: str
-    first: Verdict | None
+    deciding: Verdict | None
     seeds: int
     reason: str
 
     @property
     def provisional(self) -> bool:
         """Whether it rests on too few seeds to speak of the methods rather than of these runs."""
-        return self.first is not None and self.seeds < SEEDS
+        return self.deciding is not None and self.seeds < SEEDS
 
 
 def summary(verdicts: Sequence[Verdict], places: Sequence[Place]) -> list[tuple[Headline, list[Judgement]]]:
@@ -54,10 +54,12 @@ def _judgement(headline: Headline, verdicts: Sequence[Verdict], place: Place) ->
     if not tested:
         return Judgement("untested", "", None, 0, own[0].reason if own else "What it compares was not run here.")
     outcomes = [verdict.outcome for verdict in tested]
+    worst = next(outcome for outcome in _WORST_FIRST if outcome in outcomes)
+    deciding = [verdict for verdict in tested if verdict.outcome == worst]
     return Judgement(
-        next(outcome for outcome in _WORST_FIRST if outcome in outcomes),
+        worst,
         counted(outcomes) if len(tested) > 1 else "",
-        tested[0],
-        min(min(verdict.seeds) for verdict in tested),
+        deciding[0],
+        min(min(verdict.seeds) for verdict in deciding),
         "",
     )

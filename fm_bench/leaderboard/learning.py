@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Learning curves as inline SVG: small charts that take their colours from the page, quick enough for hundreds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
-from fm_bench.leaderboard.extras import Points
+from fm_bench.leaderboard.extras import Extras, Points
+from fm_bench.leaderboard.record import Record
 
+FIRST = ("train/loss", "val/accuracy@20")
+"""Curves that are shown at once; others can be unfolded."""
+NAMES = {"train/loss": "training loss", "val/accuracy@20": "validation accuracy@20"}
 WIDTH, HEIGHT = 320, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 26
 _DOTS = 12
@@ -21,6 +25,56 @@ class Line(NamedTuple):
     label: str
     colour: str
     points: Points
+
+
+class Chart(NamedTuple):
+    """One quantity while a stage was trained."""
+
+    title: str
+    svg: Markup
+    first: bool
+
+
+class Stage(NamedTuple):
+    """The learning curves of a stage, or why there are none."""
+
+    name: str
+    charts: tuple[Chart, ...]
+    reason: str
+
+
+def stages_of(
+    runs: Mapping[str, tuple[Record, Extras]], names: Mapping[str, str], colours: Mapping[str, str]
+) -> tuple[Stage, ...]:
+    """The curves of every stage that some run was trained in, or why there are none.
+
+    Args:
+        runs: fingerprint -> run and what it left for its page.
+        names: fingerprint -> what the run is called.
+        colours: fingerprint -> CSS colour.
+    """
+    every = dict.fromkeys(
+        stage
+        for run, extras in runs.values()
+        for stage in [*run.config.get("stages", {}), *extras.without_curves, *extras.curves]
+    )
+    stages = []
+    for stage in every:
+        curves = {key: extras.curves.get(stage, {}) for key, (_, extras) in runs.items()}
+        metrics = dict.fromkeys(name for of in curves.values() for name in of)
+        ordered = [name for name in FIRST if name in metrics] + [name for name in metrics if name not in FIRST]
+        charts = []
+        for metric in ordered:
+            found = {key: of.get(metric, ()) for key, of in curves.items()}
+            lines = [Line(names[key], colours[key], points) for key, points in found.items() if points]
+            if lines:
+                title = NAMES.get(metric, metric)
+                charts.append(Chart(title, chart(lines, f"{title} in stage {stage}"), metric in FIRST))
+        without = [extras.without_curves for _, extras in runs.values()]
+        reasons = dict.fromkeys(of[stage] for of in without if stage in of)
+        if charts or reasons:
+            stages.append(Stage(stage, tuple(charts), "; ".join(reasons)))
+    return tuple(stages)
 
 
 def chart(lines: Sequence[Line], title: str) -> Markup:

@@ -9,6 +9,7 @@ pages: their policy allows no script.
 import base64
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,21 +23,21 @@ from fm_bench.files import write_text
 from fm_bench.leaderboard.charts import COLOURS
 from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group_head
 from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
-from fm_bench.leaderboard.learning import Line, chart
+from fm_bench.leaderboard.folds import fold_of
+from fm_bench.leaderboard.learning import Stage, stages_of
 from fm_bench.leaderboard.links import slug
 from fm_bench.leaderboard.record import Record, find, load, load_all
-from fm_bench.leaderboard.rows import Cell, Row, Table, flat, hardware, pool, tables
+from fm_bench.leaderboard.rows import Cell, Row, Table, flat, hardware, pool, settings, tables
 from fm_bench.leaderboard.shown import ABOUT, number, words, work
 from fm_bench.leaderboard.site import MODES, _environment, _source
 from fm_bench.leaderboard.table import MISSING, ends
 from fm_bench.leaderboard.views import headings, timed
 
-FIRST = ("train/loss", "val/accuracy@20")
-"""Curves that are shown at once; others can be unfolded."""
 GENERATOR = '<meta name="generator" content="fm-bench method page">'
 TOLD = 4
 """What is wrong with a result, as far as it is told at once."""
-NAMES = {"train/loss": "training loss", "val/accuracy@20": "validation accuracy@20"}
+_NOT_OF_TRAINING = ("evaluation.", "fold", "training_images")
+"""Settings that say nothing of how a run was trained that is not said already: images follow from the budget."""
 
 Kept = tuple[Extras, bytes | None]
 """The extras of a run, and the bytes of its pictures."""
@@ -130,22 +131,6 @@ class Settings(NamedTuple):
     every: tuple[tuple[str, str], ...]
 
 
-class Chart(NamedTuple):
-    """One quantity while a stage was trained."""
-
-    title: str
-    svg: Markup
-    first: bool
-
-
-class Stage(NamedTuple):
-    """The learning curves of a stage, or why there are none."""
-
-    name: str
-    charts: tuple[Chart, ...]
-    reason: str
-
-
 @dataclasses.dataclass(frozen=True)
 class Detail:
     """How the requests of one own row fail, and what it reaches by attribute."""
@@ -171,6 +156,11 @@ class Standing:
     lines: tuple[tuple[Row, bool, tuple[Shown | None, ...]], ...]
     details: tuple[Detail, ...]
 
+    @property
+    def folded(self) -> bool:
+        """Whether its rows are cross-validations."""
+        return any(row.folds for row, *_ in self.lines)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shots:
@@ -184,6 +174,11 @@ class Shots:
     looks: tuple[Look, ...]
     sheet: Sheet | None
     address: Markup
+
+    @property
+    def draws(self) -> bool:
+        """Whether the method draws what it searches with."""
+        return any(example.prototype is not None for _, examples in self.kinds for example in examples)
 
     def place(self, cell: int) -> str:
         """Where a cell is on the sheet, as a CSS background position."""
@@ -203,7 +198,7 @@ class Part:
     mode: str
     about_mode: str
     settings: Settings
-    runs: tuple[tuple[Record, str], ...]
+    runs: tuple[tuple[str, Record, str], ...]
     notes: tuple[str, ...]
     standings: tuple[Standing, ...]
     seeds: tuple[tuple[str, str], ...]
@@ -218,7 +213,7 @@ def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: 
         places.setdefault(table.key[:3], []).append(table)
     mine = [of for of in places.values() if any(row.label == label for table in of for row in table.rows)]
     parts = tuple(_part(f"p{n}", label, of, kept) for n, of in enumerate(mine, start=1))
-    runs = [run for part in parts for run, _ in part.runs]
+    runs = [run for part in parts for _, run, _ in part.runs]
     extras = [kept[run.fingerprint][0] for run in runs if run.fingerprint in kept]
     pages = _environment()
     html = pages.get_template("method.html").render(
@@ -266,8 +261,7 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
     own = [row for table in of for row in table.rows if row.label == label]
     runs = list({run.fingerprint: run for row in own for run in row.records}.values())
     with_extras = [run for run in runs if run.fingerprint in kept]
-    lone = {run.seed for run in runs if sum(other.seed == run.seed for other in runs) == 1}
-    names = {run.fingerprint: _seed(run, run.seed not in lone) for run in runs}
+    names = _names(runs)
     colours = {run.fingerprint: f"var(--s{i % COLOURS})" for i, run in enumerate(runs)}
     data, profile, mode = of[0].key[:3]
     without = [names[run.fingerprint] for run in runs if run.fingerprint not in kept]
@@ -278,20 +272,28 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
         mode=mode,
         about_mode=MODES[mode],
         settings=_settings(runs[0], kept),
-        runs=tuple((run, hardware(run)) for run in runs),
+        runs=tuple((names[run.fingerprint], run, hardware(run)) for run in runs),
         notes=tuple(dict.fromkeys(note for row in own for note in row.notes)),
         standings=tuple(_standing(label, table, called[table.key], times, kept) for table in of),
         seeds=tuple((names[run.fingerprint], colours[run.fingerprint]) for run in with_extras),
-        stages=_stages(with_extras, kept, names, colours),
+        stages=stages_of({run.fingerprint: (run, kept[run.fingerprint][0]) for run in with_extras}, names, colours),
         shots=_shots(f"{name}-sheet", with_extras, kept),
         without=tuple(without),
     )
 
 
-def _seed(run: Record, several: bool) -> str:
-    fold = run.config.get("fold")
-    name = f"seed {run.seed}" + ("" if fold is None else f", fold {fold}")
-    return f"{name}, run {run.fingerprint[:8]}" if several and fold is None else name
+def _names(runs: Sequence[Record]) -> dict[str, str]:
+    """What runs are called: by seed, fold, and how their training differs from the first; if need be by fingerprint."""
+    first, names = settings(runs[0]), {}
+    for run in runs:
+        fold, own = fold_of(run), settings(run)
+        keys = [key for key in {**first, **own} if first.get(key) != own.get(key)]
+        unlike = [f"{key} {own.get(key, 'unset')}" for key in keys if not key.startswith(_NOT_OF_TRAINING)]
+        more = [f"{len(unlike) - 2} more settings"] if len(unlike) > 3 else unlike[2:]
+        parts = [f"seed {run.seed}", *([] if fold is None else [f"fold {fold}"]), *unlike[:2], *more]
+        names[run.fingerprint] = ", ".join(parts)
+    shared = Counter(names.values())
+    return {key: f"{name}, run {key[:8]}" if shared[name] > 1 else name for key, name in names.items()}
 
 
 def _settings(run: Record, kept: Mapping[str, Kept]) -> Settings:
@@ -349,33 +351,6 @@ def _detail(row: Row, table: Table, kept: Mapping[str, Kept]) -> Detail:
         tuple(attributes),
         bool(told),
     )
-
-
-def _stages(
-    runs: Sequence[Record], kept: Mapping[str, Kept], names: Mapping[str, str], colours: Mapping[str, str]
-) -> tuple[Stage, ...]:
-    extras = {run.fingerprint: kept[run.fingerprint][0] for run in runs}
-    every = dict.fromkeys(
-        stage
-        for run in runs
-        for of in [extras[run.fingerprint]]
-        for stage in [*run.config.get("stages", {}), *of.without_curves, *of.curves]
-    )
-    stages = []
-    for stage in every:
-        metrics = dict.fromkeys(name for of in extras.values() for name in of.curves.get(stage, {}))
-        ordered = [name for name in FIRST if name in metrics] + [name for name in metrics if name not in FIRST]
-        charts = []
-        for metric in ordered:
-            found = {key: of.curves.get(stage, {}).get(metric, ()) for key, of in extras.items()}
-            lines = [Line(names[key], colours[key], points) for key, points in found.items() if points]
-            if lines:
-                title = NAMES.get(metric, metric)
-                charts.append(Chart(title, chart(lines, f"{title} in stage {stage}"), metric in FIRST))
-        reasons = dict.fromkeys(of.without_curves[stage] for of in extras.values() if stage in of.without_curves)
-        if charts or reasons:
-            stages.append(Stage(stage, tuple(charts), "; ".join(reasons)))
-    return tuple(stages)
 
 
 def _shots(name: str, runs: Sequence[Record], kept: Mapping[str, Kept]) -> Shots | None:

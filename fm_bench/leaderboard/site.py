@@ -119,7 +119,8 @@ def render(
         papers=[paper for paper in reproduction.papers(every) if paper.run],
         ours=reproduction.shown,
         records=len({record.fingerprint for record in records}),
-        methods=len({record.name for record in records}),
+        methods=len({record.method for record in records}),
+        rows=len({record.name for record in records}),
         problems=problems,
         missing=MISSING,
         page_of=lambda label: address if (address := method_page(label)) in pages else "",
@@ -162,6 +163,7 @@ class Section:
     mode: str
     about_mode: str
     views: tuple[View, ...]
+    attributes: frozenset[str]
     papers: tuple["Paper", ...]
     untested: tuple["Judged", ...]
 
@@ -197,7 +199,8 @@ def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict], runs: Ma
         judged = [verdict for verdict in verdicts if (verdict.data, verdict.profile, verdict.mode) == place]
         data, profile, mode = place
         name = f"s{len(result) + 1}"
-        result.append(Section(name, data, profile, mode, MODES[mode], views, *_papers(_on_axis(judged))))
+        attributes = frozenset(attribute for table in group for attribute in table.attributes)
+        result.append(Section(name, data, profile, mode, MODES[mode], views, attributes, *_papers(_on_axis(judged))))
     return result
 
 

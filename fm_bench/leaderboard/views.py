@@ -16,11 +16,12 @@ from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group
 from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.groups import Rank, ranks
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware
+from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, settings
 from fm_bench.leaderboard.shown import ABOUT, TIMES, is_lower, like, unit, words
 
 LOOKED_AT = Axes("Top-k accuracy", "k (images looked at)", "accuracy@k")
 IMAGES = Axes("Accuracy in growing galleries", "gallery (images)", "accuracy@20")
+_OF_DATA = ("reader.", "loader.crop")
 _NO_SCATTER = frozenset({"latency", "detection"})
 
 
@@ -104,8 +105,22 @@ def headings(tables: Sequence[Table]) -> dict[Key, str]:
     for key in (table.key for table in tables):
         others = [other.key for other in tables if other.key.heading == key.heading]
         own = [_digests(key)[what] for what in _digests(key) if len({_digests(other)[what] for other in others}) > 1]
+        own += _data_options(key, [table for table in tables if table.key in others])
         found[key] = f"{key.heading} ({', '.join(own)})" if shared[key.heading] > 1 and own else key.heading
     return found
+
+
+def _data_options(key: Key, tables: Sequence[Table]) -> list[str]:
+    """How the data of the table of ``key`` were read, as far as the other ``tables`` read theirs otherwise."""
+    options = {
+        table.key: {name: value for name, value in settings(table.rows[0].first).items() if name.startswith(_OF_DATA)}
+        for table in tables
+    }
+    return [
+        f"{name.removeprefix('loader.')} {value}"
+        for name, value in options[key].items()
+        if any(other.get(name) != value for other in options.values())
+    ]
 
 
 def _digests(key: Key) -> dict[str, str]:

@@ -269,7 +269,8 @@ def _pad(ranking: Ranking, k: int) -> Ranking:
 
 def _gpus() -> int:
     """GPUs that FAISS can use; it searches on all of them at once. Each of many processes has one, and uses torch."""
-    return int(faiss.get_num_gpus()) if faiss is not None and world()[1] == 1 else 0
+    usable = faiss is not None and reduced.may_use_gpus() and world()[1] == 1
+    return int(faiss.get_num_gpus()) if usable else 0
 
 
 def _knn(queries: F32, gallery: F32, k: int) -> tuple[F32, I64]:

@@ -14,6 +14,7 @@ more column adds the most that the others could.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import NamedTuple
 
@@ -37,14 +38,36 @@ _INEXACT = 1 + 2.0**-10  # lengths are computed in float32
 _ROUNDED = 2.0**-8 * 1.01  # a number is off by this much of what it was rounded to, at most
 
 
+_apart_from_gpus = False
+
+
+@contextmanager
+def searching_apart_from_gpus(apart: bool) -> Iterator[None]:
+    """Searches in this block leave GPUs alone if ``apart``, because the user wants the work elsewhere."""
+    global _apart_from_gpus
+    before = _apart_from_gpus
+    _apart_from_gpus = before or apart
+    try:
+        yield
+    finally:
+        _apart_from_gpus = before
+
+
+def may_use_gpus() -> bool:
+    """Whether searches use GPUs where there are some."""
+    return not _apart_from_gpus
+
+
 def supported() -> bool:
     """Whether products in bfloat16 are faster than in float32 here."""
-    return computes_in_bfloat16()
+    return computes_in_bfloat16(may_use_gpus())
 
 
 def device() -> torch.device:
-    """Where products are computed: on this process's GPU if there is one."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """Where products are computed: on this process's GPU if there is one to be used."""
+    if may_use_gpus() and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 class Queries:

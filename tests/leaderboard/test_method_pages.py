@@ -60,7 +60,7 @@ def test_everything_a_run_left_is_on_its_page():
         "12.5 % 62.5 % 50.0 %",
         "fit – – – 75.0 %",  # noqa: RUF001
         "colour red → blue",
-        "1 hit among the first 10; row 70",
+        "1 hit among the first 10; catalogue row 70",
         "colour: red; fit: slim",
         "find alike",
         "The worst requests",

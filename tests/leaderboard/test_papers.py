@@ -45,7 +45,7 @@ def test_main_claims_take_the_worst_verdict_of_their_comparisons(tmp_path):
         "preserved", "violated", "preserved", "untested",
     ]  # fmt: skip
     h1 = judged["H1"][0]
-    assert h1.first.difference.value == pytest.approx(0.2, abs=0.05)
+    assert h1.deciding.difference.value == pytest.approx(0.2, abs=0.05)
     assert (h1.counts, h1.seeds, h1.provisional) == ("", 1, True)
     assert judged["H4"][0].reason == "amnet on manipulate-2 was not run on the same work."
     assert judged["H8"][0].reason == "What it compares was not run here."
@@ -64,6 +64,22 @@ def test_several_comparisons_are_counted(tmp_path):
     ]
     h3 = next(cells[0] for headline, cells in summary(judge(runs), [PLACE]) if headline.id == "H3")
     assert (h3.outcome, h3.counts) == ("violated", "1 preserved, 1 violated")
+    assert h3.deciding.claim.metric == "ndcg@20"
+    assert h3.deciding.difference.high < 0  # the interval that is shown is that of the verdict
+
+
+def test_a_main_claim_is_as_provisional_as_the_comparisons_that_decide_it(tmp_path):
+    rates = {"fashionsearchnet": (0.5, 3), "amnet": (0.6, 3), "attribute-based": (0.4, 1)}
+    runs = [
+        run(tmp_path, name, {"manipulate-1/accuracy@30": outcomes(rate, 400)}, seed)
+        for name, (rate, seeds) in rates.items()
+        for seed in range(seeds)
+    ]
+    h6 = next(cells[0] for headline, cells in summary(judge(runs), [PLACE]) if headline.id == "H6")
+    assert (h6.outcome, h6.counts) == ("violated", "1 preserved, 1 violated")
+    assert (h6.seeds, h6.provisional) == (3, False)
+    h6 = next(cells[0] for headline, cells in summary(judge(runs[3:]), [PLACE]) if headline.id == "H6")
+    assert (h6.outcome, h6.seeds, h6.provisional) == ("preserved", 1, True)
 
 
 def test_the_page_shows_every_main_claim(tmp_path):

@@ -248,7 +248,7 @@ def test_the_page_shows_what_prototypes_and_classifiers_show():
     )
     read = Page(text).tables[0]
     assert read[0][1][2].startswith("what classifiers read")
-    assert [cell[2].split()[1] for cell in read[1][2:7]] == ["asked", "own", "gain", "kept", "kept"]
+    assert [cell[2].split()[1] for cell in read[1][2:7]] == ["manipulated", "original", "difference", "kept", "kept"]
     rows = Page(text).results()
     worse = render([record("classification", classification(0.4), "flam")])
     assert Page(worse).results()[0]["flam"][4] == ["-0.200", "-.300", "to", "-.100"]

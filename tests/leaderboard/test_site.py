@@ -120,6 +120,19 @@ def test_tables_of_one_protocol_are_called_by_what_sets_them_apart():
     assert page.count(">manipulate-1 (requests 55555555)</a>") == 1
 
 
+def test_tables_of_data_that_were_read_in_different_ways_say_how():
+    protocols = {"search": "bb"}
+    whole = make(protocols=protocols, config={"reader": {"root": "/a", "min_count": 20}, "loader": {"batch_size": 8}})
+    crops = make(
+        protocols=protocols,
+        data_digest="99" * 32,
+        config={"reader": {"root": "/b", "min_count": 20}, "loader": {"batch_size": 32, "crop": "true"}},
+    )
+    assert re.findall(r"<h3 id=.*?>(.*?)</h3>", render([whole, crops])) == [
+        "search (data 99999999, crop true)", "search (data dddddddd)",
+    ]  # fmt: skip
+
+
 def test_seeds_are_one_row_with_mean_and_spread():
     text = render([make(seed=seed) for seed in (0, 1, 2)])
     row = Page(text).results()[0]["amnet"]

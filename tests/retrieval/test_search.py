@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +118,39 @@ def test_all_gpus_share_the_gallery(monkeypatch):
     np.testing.assert_array_equal(found.distances, distances)
     assert asked
     assert all(asked)
+
+
+@pytest.mark.parametrize("way", ["faiss", "torch", "bfloat16", None])
+def test_gpus_are_left_alone_where_the_user_wants_it(way, monkeypatch):
+    if way is not None:  # else as this processor is
+        choose(way, monkeypatch)
+    if index_module.faiss is not None:
+        monkeypatch.setattr(index_module.faiss, "get_num_gpus", lambda: 2)
+        monkeypatch.setattr(index_module.faiss, "index_cpu_to_all_gpus", refuse, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", refuse)
+    monkeypatch.setattr(torch.cuda, "current_device", refuse)
+    gallery, queries = embeddings("repeated")
+    with reduced.searching_apart_from_gpus(True):
+        with reduced.searching_apart_from_gpus(False):  # which is no leave to use them
+            found = search(gallery, queries, 20)
+        index = ExactIndex(gallery)
+        index.count_before(*place_of_the_last(index, queries, found), np.full(R, -1), N)
+    ids, distances, _ = brute_force(gallery, queries, 20)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.distances, distances)
+    monkeypatch.undo()
+    assert reduced.may_use_gpus()
+
+
+def refuse(*_, **__):
+    raise AssertionError("a GPU was used")
+
+
+def place_of_the_last(index, queries, found):
+    """The first arguments of ``count_before`` for the last images of a ranking."""
+    rows, ties = np.arange(len(queries)), index.ties(np.arange(len(queries)))
+    return queries, found.distances[:, -1], ties(rows, found.ids[:, -1]), ties
 
 
 @pytest.mark.parametrize("kind", ["plain", "constant", "binary", "repeated"])
