@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Pages of methods: what stands on them, that text stays text, and that they are what the records say."""
 
+import dataclasses
 import random
 import re
 import subprocess
@@ -114,6 +115,30 @@ def test_rates_and_curves_of_seeds_are_put_together():
     assert "seed 0 seed 1" in said
     assert text.count('class="curve"') == 2 * 2
     assert "seed 1, epoch 2: 0.5" in said
+
+
+def test_runs_of_one_seed_are_named_by_what_their_training_differs_in():
+    config = {"seed": 0, "budget": 90000, "evaluation": {"protocols": ["search"]}}
+    first, again = make(config=config), make(config=config, finished="2026-01-02T12:00:00+00:00")
+    short = make(config=config | {"budget": 3200, "evaluation": {"protocols": ["latency"]}})
+    text = render_pages([first, short], kept_of(first, short), HOME)["amnet.html"]
+    assert re.findall(r"<li><b>(.*?)</b>", text)[:2] == ["seed 0", "seed 0, budget 3200"]
+    assert "seed 0, budget 3200, epoch 2: 0.5" in words_of(text)
+    assert "named with them" in text
+    asked = [
+        again,
+        dataclasses.replace(first, config=config | {"evaluation": {"protocols": []}}, protocols={"search": "dd"}),
+    ]
+    text = render_pages(asked, kept_of(*asked), HOME)["amnet.html"]
+    assert re.findall(r"<li><b>(.*?)</b>", text)[:2] == [f"seed 0, run {run.fingerprint[:8]}" for run in asked]
+
+
+def test_every_column_head_has_its_definition():
+    record = make()
+    text = render_pages([record], kept_of(record), HOME)["amnet.html"]
+    heads = re.findall(r'<th scope="col".*?</th>', text)
+    assert len(heads) > 20
+    assert all("<small>" in head for head in heads), [head for head in heads if "<small>" not in head]
 
 
 def test_text_of_records_and_extras_is_never_markup():

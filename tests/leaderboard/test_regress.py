@@ -79,6 +79,36 @@ def test_more_time_or_memory_is_caught_on_the_same_hardware_alone(what, changes,
     assert verdicts(elsewhere)[HEADLINE] == "ok"  # an accuracy is an accuracy
 
 
+@pytest.mark.parametrize(
+    ("what", "before", "now", "verdict"),
+    [  # half as much again, and no less than a fixed amount
+        ("training time", {"seconds": COSTS | {"train": 100.0}}, {"seconds": COSTS | {"train": 149.0}}, "ok"),
+        ("training time", {"seconds": COSTS | {"train": 100.0}}, {"seconds": COSTS | {"train": 151.0}}, "worse"),
+        ("time per query", {"query_ms": 0.1}, {"query_ms": 1.0}, "ok"),
+        ("time per query", {"query_ms": 0.1}, {"query_ms": 1.2}, "worse"),
+    ],
+)
+def test_one_recorded_seed_allows_more_since_it_says_nothing_of_noise(what, before, now, verdict):
+    assert verdicts(measured(seed=1, **now), [measured(**before)])[what] == verdict
+
+
+@pytest.mark.parametrize(("value", "verdict", "end"), [(0.13, "worse", 0.12), (0.11, "ok", 0.12), (0.05, "ok", 0.12)])
+def test_of_an_error_more_is_worse(value, verdict, end):
+    def error(value, seed=0):
+        score = RECORDED[0].scores["manipulate-1"]._replace(metric="l1", value=value, low=0.08, high=end)
+        return dataclasses.replace(RECORDED[0], seed=seed, scores={"manipulate-1": score})
+
+    (found, *_) = judge([error(value, 1)], [error(0.1)])
+    assert (found.what, found.verdict) == ("manipulate-1 l1", verdict)
+    assert found.band.startswith(f"at most {end:.3f}")
+
+
+def test_folds_of_a_cross_validation_are_no_seeds(tmp_path):
+    save(make("amnet"), tmp_path / "own.json")
+    save(make("amnet", 1, config={"fold": 3, "folded": "f"}), tmp_path / "fold.json")
+    assert [run.seed for run in recorded_in(tmp_path)] == [0]
+
+
 def test_times_that_vary_from_seed_to_seed_have_a_wider_band():
     varied = [measured(seed=seed, seconds=COSTS | {"train": 100.0 * (1 + seed)}) for seed in (0, 1, 2)]
     for took, verdict in ((690.0, "ok"), (705.0, "worse")):  # 200 + t(0.975, 2) * 100 * sqrt(1 + 1 / 3) = 696.9
@@ -153,14 +183,14 @@ def test_a_baseline_file_is_read_as_it_was_written_and_newer_runs_take_their_pla
         recorded_in(path)
 
 
-def regress(tmp_path, monkeypatch, skill, *options) -> int:
+def regress(tmp_path, monkeypatch, skill, *options, failures=None) -> int:
     """The command with a forged run in the place of a real one."""
     monkeypatch.chdir(tmp_path)  # a page is built of the folder's runs
     records = tmp_path / "records"
     for seed in (0, 1, 2):
         save(make("amnet", seed, profile="smoke"), records / f"{seed}.json")
     run = make("amnet", 1, skill, profile="smoke")
-    monkeypatch.setattr("fm_bench.campaign.run_all", lambda jobs, runs, say: Ended([run for _ in jobs], {}))
+    monkeypatch.setattr("fm_bench.campaign.run_all", lambda jobs, runs, say: Ended([run for _ in jobs], failures or {}))
     where = ["--baseline", str(records), "--summary", str(tmp_path / "summary.md")]
     return main(["regress", *options, *where])
 
@@ -176,6 +206,15 @@ def test_the_command_fails_on_a_drop_and_publishes_its_summary(tmp_path, monkeyp
     assert text in capsys.readouterr().out
     assert page.read_text().startswith("before\n## fm-bench regress: nothing became worse")
     assert page.read_text().endswith(text)
+
+
+def test_a_run_that_failed_fails_the_command_whatever_the_others_found(tmp_path, monkeypatch, capsys):
+    failures = {"fcd on garments, seed 1": "it broke."}
+    assert regress(tmp_path, monkeypatch, 0.68, "amnet", failures=failures) == 1
+    assert "fcd on garments, seed 1: it broke." in (tmp_path / "summary.md").read_text()
+    monkeypatch.setattr("fm_bench.campaign.run_all", lambda jobs, runs, say: Ended([], failures))
+    assert main(["regress", "random", "--update", "--baseline", str(tmp_path / "smoke.json")]) == 1
+    assert "it broke." in capsys.readouterr().err
 
 
 def test_a_folder_of_records_is_not_overwritten_and_an_empty_one_is_a_users_error(tmp_path, monkeypatch, capsys):
