@@ -3,30 +3,36 @@
 
 python benchmarks/speed/approximate.py [--sizes 200000 1000000 5000000] [--dim 128] [--json FILE] [--plot docs/X.png]
 python benchmarks/speed/approximate.py --gallery-file gallery.npy [--query-file queries.npy]
+python benchmarks/speed/approximate.py --results benchmarks/speed/results/approximate*.json --plot docs/scaling.png
 
 Indexes are FAISS factory strings, with how they are searched after a semicolon; those that differ only there are built
 once. Latency is of one query at a time, warm; throughput of all queries together; both include the ordering by exact
-distances. Recall is the share of the exact first k that is among the first k found.
+distances. Recall is the share of the exact first k that is among the first k found. Bytes per vector are those of the
+index, in memory, and those of the float32 vectors, which stay in a mapped file: exact search reads all of them, the
+others read those that they order.
 
 Made-up vectors are noisy codes of long-tailed labels in a space of --intrinsic dimensions, turned into --dim dimensions
 with a little noise and scaled to length 1: what networks learn has far fewer degrees of freedom than numbers.
 They are written block by block to a file in --folder, and read from there as a memory map.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from common import Row, options, publish
 from numpy.typing import NDArray
 
+from fm_bench.errors import UserError
 from fm_bench.evaluation.latency import timed
 from fm_bench.evaluation.searching import recall
 from fm_bench.files import replacing
+from fm_bench.recipe import EXACT
 from fm_bench.retrieval import approximate
 from fm_bench.retrieval.approximate import ApproximateIndex
 from fm_bench.retrieval.distances import blocks
@@ -34,7 +40,11 @@ from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.searcher import Searcher
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 F32 = NDArray[np.float32]
+INDEX, MAPPED = "index, bytes per vector", "mapped, bytes per vector"
 LABELS = (20, 16, 12, 12, 10, 8, 8, 8, 6, 6, 5, 4)  # values of each attribute
 DEPTHS = (1, 20, 50)
 FACTORIES = (
@@ -110,14 +120,12 @@ def first(ranking: Ranking, k: int) -> Ranking:
 
 def rows_of(gallery: F32, queries: F32, factories: Sequence[str], timings: int, threads: int | None) -> Iterator[Row]:
     """Exact search, then every index."""
+    same = {"images": len(gallery)}
+    mapped = {MAPPED: 4.0 * gallery.shape[1]}
     exact = ExactIndex(gallery)
     truth = exact.search(queries, min(max(DEPTHS), len(gallery)))
-    same = {"images": len(gallery)}
-    yield (
-        same
-        | {"index": "exact", "bytes per vector": 4.0 * gallery.shape[1], "build s": 0.0}
-        | measure(exact, queries, truth, timings)
-    )
+    yield same | {"index": EXACT, INDEX: 0} | mapped | {"build s": 0.0} | measure(exact, queries, truth, timings)
+    del exact  # with what it has kept of the gallery
     built, index, cost = "", None, {}
     for text in (resolved(factory, *gallery.shape) for factory in factories):
         chosen = approximate.parse(text)
@@ -126,36 +134,74 @@ def rows_of(gallery: F32, queries: F32, factories: Sequence[str], timings: int, 
             start = time.perf_counter()
             index, built = ApproximateIndex(gallery, factory=chosen.string, threads=threads), chosen.string
             seconds = time.perf_counter() - start
-            cost = {"bytes per vector": index.size() / len(gallery), "build s": seconds}
+            cost = {INDEX: index.size() / len(gallery)} | mapped | {"build s": seconds}
         index.tune(chosen)
         yield same | {"index": text} | cost | measure(index, queries, truth, timings)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Recall@50 against latency and against memory, a colour for each size of gallery."""
-    mpl.use("Agg")
+    """Writes ``figure_of(rows)`` to a PNG or SVG file."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
-    sizes = sorted({row["images"] for row in rows})
-    kinds = list(dict.fromkeys(kind(row["index"]) for row in rows))
-    for row in rows:
-        colour, marker = f"C{sizes.index(row['images'])}", "ovs^DPX*<>"[kinds.index(kind(row["index"])) % 10]
-        for axis, column in zip(axes, ("ms per query", "bytes per vector"), strict=True):
-            axis.plot(row[column], row["recall@50"], marker, color=colour, markersize=8, alpha=0.8)
-    for axis, label in zip(axes, ("milliseconds per query, one at a time", "bytes per vector"), strict=True):
-        axis.set(xscale="log", xlabel=label)
-        axis.grid(visible=True, which="both", alpha=0.3)
-    axes[0].set_ylabel("recall@50")
-    for number, size in enumerate(sizes):
-        axes[0].plot([], [], "s", color=f"C{number}", label=f"{size:,} images")
-    for number, name in enumerate(kinds):
-        axes[1].plot([], [], "ovs^DPX*<>"[number % 10], color="grey", label=name)
-    for axis in axes:
-        axis.legend(loc="lower right")
+    figure = figure_of(rows)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
+
+
+def figure_of(rows: Sequence[Row]) -> "Figure":
+    """Recall@50 against latency and against memory: a colour for each size of gallery, a marker for each kind of index.
+
+    Points of one index that is searched in several ways are joined.
+    """
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout="constrained")
+    colours = {size: f"C{number}" for number, size in enumerate(sorted({row["images"] for row in rows}))}
+    kinds = dict(zip(dict.fromkeys(kind(row["index"]) for row in rows), "ovs^DPX*<>" * len(rows), strict=False))
+    lines: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        lines.setdefault((row["images"], row["index"].partition(";")[0]), []).append(row)
+    for (size, index), points in lines.items():
+        points.sort(key=lambda row: (row["ms per query"], row["recall@50"]))
+        recalls = [row["recall@50"] for row in points]
+        look = {"marker": kinds[kind(index)], "color": colours[size], "markersize": 8, "alpha": 0.8, "linewidth": 1}
+        axes[0].plot([row["ms per query"] for row in points], recalls, **look)
+        axes[1].plot([row[INDEX] or row[MAPPED] for row in points], recalls, **look)
+    for axis, label in zip(
+        axes,
+        ("milliseconds per query, one at a time", "bytes per vector of the index; exact: of the mapped vectors"),
+        strict=True,
+    ):
+        axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].set_ylabel("recall@50")
+    for size, colour in colours.items():
+        axes[0].plot([], [], "s", color=colour, label=f"{size:,} images")
+    for name, marker in kinds.items():
+        axes[0].plot([], [], marker, color="grey", label=name)
+    figure.legend(loc="outside lower center", ncols=len(colours) + len(kinds))
+    return figure
+
+
+def measured(paths: Sequence[Path]) -> list[Row]:
+    """The rows of earlier measurements, by size of gallery. Raises UserError if a file holds no such measurement."""
+    rows: list[Row] = []
+    needed = {"images", "index", "ms per query", "recall@50", INDEX, MAPPED}
+    for path in paths:
+        try:
+            found = [row for table in json.loads(path.read_text(encoding="utf-8"))["tables"] for row in table["rows"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} holds no results of a benchmark ({error!r}): give others.") from error
+        if not found or not all(needed <= row.keys() for row in found):
+            raise UserError(f"{path} holds no results of approximate.py, or older ones: measure again.")
+        rows += found
+    return sorted(rows, key=lambda row: row["images"])
 
 
 def kind(index: str) -> str:
@@ -190,7 +236,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--query-file", type=Path, help=".npy of (R, D) float32; default: some of the gallery")
     parser.add_argument("--folder", type=Path, help="where made-up vectors lie meanwhile (default: the system's)")
     parser.add_argument("--plot", type=Path, help="PNG or SVG to write")
+    parser.add_argument("--results", type=Path, nargs="+", metavar="FILE", help="only draw what these JSON files hold")
     given = parser.parse_args(argv)
+    if given.results:
+        if given.plot is None:
+            parser.error("--results are drawn: say where with --plot")
+        plot(measured(given.results), given.plot)
+        return
     rows = []
     for gallery, queries in galleries(given):
         for row in rows_of(gallery, queries, given.factories, given.timings, given.threads):

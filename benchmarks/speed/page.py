@@ -45,9 +45,10 @@ def block(name: str, results: Path) -> str:
     """What stands between the markers of one benchmark."""
     path = results / f"{name}.json"
     if not path.exists():
-        return (
-            f"\nNot measured yet: `python benchmarks/speed/{name}.py --json benchmarks/speed/results/{name}.json`\n\n"
-        )
+        script = next((found for found in HERE.glob("*.py") if name.startswith(f"{found.stem}_")), Path(f"{name}.py"))
+        options = "" if script.stem == name else " …"
+        command = f"python benchmarks/speed/{script.name}{options} --json benchmarks/speed/results/{name}.json"
+        return f"\nNot measured yet: `{command}`\n\n"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = "\n\n".join(f"{escape(table['title'])}\n\n{markdown(table['rows'])}" for table in content["tables"])

@@ -2,8 +2,10 @@
 """Every speed benchmark runs at a tiny size and writes the tables it promises; no time is asserted."""
 
 import importlib
+import itertools
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +37,7 @@ def run(name: str, arguments: list[str], folder: Path) -> list[list[dict[str, An
     script(name).main([*arguments, "--json", str(file)])
     content = json.loads(file.read_text())
     assert content["benchmark"] == name
-    assert content["command"] == f"python benchmarks/speed/{name}.py {' '.join(arguments)}"
+    assert content["command"] == f"python benchmarks/speed/{name}.py {shlex.join(arguments)}"
     assert content["machine"]["cores"] >= 1
     assert content["versions"]["torch"]
     return [table["rows"] for table in content["tables"]]
@@ -115,6 +117,41 @@ def test_evaluation(tmp_path: Path) -> None:
     assert [row["what"] for row in growth] == ["100 images", "1,000 images"]
 
 
+def test_approximate(tmp_path: Path) -> None:
+    sizes = ["--sizes", "300", "600", "--dim", "8", "--intrinsic", "4", "--queries", "20", "--timings", "3"]
+    factories = ["--factories", "IVF8,Flat;nprobe=1", "IVF8,Flat;nprobe=8", "PQ4x4;candidates=600"]
+    (rows,) = run("approximate", [*sizes, *factories], tmp_path)
+    assert [row["images"] for row in rows] == [300] * 4 + [600] * 4
+    for exact, few, every, coded in (rows[:4], rows[4:]):
+        assert exact["index"] == "exact"
+        assert exact["recall@50"] == every["recall@50"] == coded["recall@50"] == 1
+        assert few["recall@50"] < 1
+        # coded vectors are small, and ordered by those in the map
+        assert exact["index, bytes per vector"] == 0 < coded["index, bytes per vector"] < 32
+        assert every["index, bytes per vector"] > 32
+        assert {row["mapped, bytes per vector"] for row in (exact, few, every, coded)} == {32}
+
+
+def test_results_of_several_sizes_are_drawn_together(tmp_path: Path) -> None:
+    results = sorted((FOLDER / "results").glob("approximate*.json"))
+    script("approximate").main(["--results", *map(str, results), "--plot", str(tmp_path / "drawn.png")])
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+    figure = script("approximate").figure_of(script("approximate").measured(results))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    images = [text.get_text() for text in legend.get_texts() if "images" in text.get_text()]
+    assert len(images) == len(results)
+    for axes in figure.axes:
+        assert not axes.get_window_extent().overlaps(legend.get_window_extent()), "the legend hides points"
+        low, high = axes.get_xlim()
+        labels = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) > 2
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes)), "labels overlap"
+    with pytest.raises(UserError, match="no results of approximate"):
+        script("approximate").measured([FOLDER / "results" / "memory.json"])
+
+
 def test_memory(tmp_path: Path) -> None:
     arguments = ["--gallery", "500", "--queries", "10", "--dim", "8", "--cases", "learnt"]
     (rows,) = run("memory", arguments, tmp_path)
@@ -168,6 +205,8 @@ def test_the_page_shows_the_results(tmp_path: Path) -> None:
     readme.write_text(text)
     assert page.update(readme, tmp_path)
     assert "Not measured yet: `python benchmarks/speed/mining.py" in readme.read_text()
+    expected = "`python benchmarks/speed/training.py … --json benchmarks/speed/results/training_photos.json`"
+    assert expected in page.block("training_photos", tmp_path), "a second measurement is by the same script"
     rows = [{"what": "a | b", "ratio": 0.98765, "images": 12345}, {"what": "c", "ratio": None}]
     script("common").publish("mining", {"Title": rows}, ["--rows", "5"], tmp_path / "mining.json", note="A note.")
     assert page.update(readme, tmp_path, check=True)
