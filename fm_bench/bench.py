@@ -2,9 +2,8 @@
 """One run from end to end: catalogue, requests, training, embedding, search, metrics, record."""
 
 import inspect
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.evaluator import Report, evaluate
 from fm_bench.evaluation.searching import Searching
 from fm_bench.extras.collect import leave
-from fm_bench.files import digest, write_json
+from fm_bench.files import digest
 from fm_bench.launch import join
 from fm_bench.leaderboard import record as record_file
 from fm_bench.leaderboard.record import Record
@@ -44,16 +43,15 @@ from fm_bench.questions import (
     check_protocols,
     gallery_labels,
     gallery_size,
-    load_protocol,
     wishes,
 )
 from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, Facts, Outcome, make_record, save_model, save_requests, save_scores
 from fm_bench.retrieval.openers import check_index
 from fm_bench.retrieval.reduced import searching_apart_from_gpus
+from fm_bench.run_folder import claim, default_out, digest_of, recorded, run_fingerprint
 from fm_bench.training import StageResult, StageRunner
 
-CONFIG = "config.json"
 EMBEDDINGS = "embeddings"
 
 
@@ -90,29 +88,6 @@ def data_module(config: RunConfig, dataset: Dataset) -> FashionDataModule:
         gallery=config.evaluation.gallery,
         val_requests=config.loader.val_requests,
         changes=config.loader.changes,
-    )
-
-
-def digest_of(dataset: Dataset) -> str:
-    """Changes with any label, split or pixel."""
-    return digest(dataset.catalog.digest, dataset.source.digest)
-
-
-def run_fingerprint(config: RunConfig, data_digest: str) -> str:
-    """Digest of everything that can change a number of the run."""
-    protocols = {name: load_protocol(name).digest for name in config.evaluation.every}
-    return digest(config.numeric(), data_digest, protocols, METHODS[config.method].version, code_digest())
-
-
-def default_out(config: RunConfig, fingerprint: str, runs: Path) -> Path:
-    """``runs/DATA-PROFILE/METHOD-VARIANT/seed0-1a2b3c4d``: no two different runs share a folder."""
-    mode = "" if config.mode == "common" else f"-{config.mode}"
-    fold = "" if config.fold is None else f"-fold{config.fold}"
-    return (
-        runs
-        / f"{config.data}-{config.profile}{mode}{fold}"
-        / config.label.replace("/", "-")
-        / f"seed{config.seed}-{fingerprint[:8]}"
     )
 
 
@@ -159,9 +134,9 @@ class Bench:
             fingerprint = run_fingerprint(self.config, data_digest)
             folder = self.out or default_out(self.config, fingerprint, self.runs)
             if gather((folder / record_file.FILE).exists())[0]:  # others may see the first one's files later
-                return _recorded(folder / record_file.FILE, fingerprint, self.say) if is_rank_zero() else None
+                return recorded(folder / record_file.FILE, fingerprint, self.say) if is_rank_zero() else None
             if is_rank_zero():
-                _claim(folder, fingerprint, self.config)
+                claim(folder, fingerprint, self.config)
             self._introduce(dataset)
             check_folds(self.config.evaluation.protocols, self.config.data_names, self.config.fold is not None)
             check_protocols(self.config.evaluation, dataset)
@@ -354,34 +329,6 @@ def check_searchable(config: RunConfig, method: Method, dataset: Dataset) -> Non
     if config.evaluation.index != EXACT:
         dim = embedding_dim(method, config.image_size, "queries")
         check_index(config.evaluation.index, dim, gallery_size(config.evaluation, dataset))
-
-
-def _recorded(path: Path, fingerprint: str, say: Callable[[str], None]) -> Record:
-    record = record_file.load(path)
-    if record.fingerprint != fingerprint:
-        raise UserError(
-            f"{path.parent} holds a run with other settings, data or code: give another --out or remove that folder."
-        )
-    say(f"{record.name} is recorded already: {path}")
-    return record
-
-
-def _claim(folder: Path, fingerprint: str, config: RunConfig) -> None:
-    """Marks ``folder`` as this run's. Raises UserError if it is somebody else's."""
-    path = folder / CONFIG
-    if path.exists():
-        found = json.loads(path.read_text()).get("fingerprint")
-        if found != fingerprint:
-            raise UserError(
-                f"{folder} holds an unfinished run with other settings, data or code: "
-                "give another --out or remove that folder."
-            )
-    elif folder.exists() and any(
-        not entry.name.startswith(".") for entry in folder.iterdir()
-    ):  # ours when killed early
-        raise UserError(f"{folder} is not empty and holds no run of fm-bench: give another --out.")
-    elif is_rank_zero():
-        write_json(path, {"fingerprint": fingerprint, "config": config.to_dict()})
 
 
 def _memory(peak: Peak, vectors: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:

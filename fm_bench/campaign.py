@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fm_bench import recipe
-from fm_bench.bench import check_trainable, default_out, digest_of, run_fingerprint
+from fm_bench.bench import check_trainable
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.data.readers import READERS
@@ -31,6 +31,7 @@ from fm_bench.leaderboard.record import Record
 from fm_bench.leaderboard.table import duration
 from fm_bench.outcomes import refusals
 from fm_bench.questions import check_protocols
+from fm_bench.run_folder import default_out, digest_of, run_fingerprint
 
 EVERY = "all"
 """Stands for every method with every variant."""

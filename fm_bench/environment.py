@@ -38,7 +38,8 @@ _NOT_NUMERIC = (
 # Nothing of this can change an embedding, given the trained weights, the pictures and which of them are asked for.
 _APART_FROM_VECTORS = (
     *("evaluation", "retrieval", "outcomes", "results.py", "questions.py"),  # what comes after
-    *("bench.py", "finished.py", "training.py", "processes.py", "launch.py", "reuse.py", "memory.py"),  # what runs it
+    *("bench.py", "run_folder.py", "finished.py", "training.py", "reuse.py"),  # what runs it
+    *("processes.py", "launch.py", "memory.py"),
     *("explain.py", "activation_sheet.py", "embedding_sheet.py", "prototype_sheet.py"),  # what draws it
 )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from fm_bench.bench import CONFIG, Bench, Clock, check_searchable, data_module, digest_of, judge
+from fm_bench.bench import Bench, Clock, check_searchable, data_module, judge
 from fm_bench.catalog import Dataset
 from fm_bench.config import RunConfig
 from fm_bench.environment import wants_gpu
@@ -24,6 +24,7 @@ from fm_bench.questions import alike, ask_all, check_protocols, load_protocol, s
 from fm_bench.recipe import EXACT
 from fm_bench.results import MODEL, load_model
 from fm_bench.retrieval.reduced import searching_apart_from_gpus
+from fm_bench.run_folder import CONFIG, digest_of
 
 
 class FinishedRun(NamedTuple):

@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 
 from fm_bench import recipe
-from fm_bench.bench import Bench, build_method, data_module, digest_of
+from fm_bench.bench import Bench, build_method, data_module
 from fm_bench.catalog import Dataset, Split
 from fm_bench.config import RunConfig, configure
 from fm_bench.data.datamodule import FashionDataModule
@@ -28,6 +28,7 @@ from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.files import digest, write_json
 from fm_bench.methods import Method
+from fm_bench.run_folder import digest_of
 
 LEDGER = "tuning.json"
 SCHEMA = 1

@@ -11,13 +11,13 @@ from commands import bench
 from third_party import COLOURS, EXAMPLE, write
 
 from fm_bench import recipe, third_party
-from fm_bench.bench import run_fingerprint
 from fm_bench.cli import main
 from fm_bench.config import RunConfig, configure
 from fm_bench.embedding import weights_digest
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.record import load
 from fm_bench.methods import METHODS
+from fm_bench.run_folder import run_fingerprint
 
 pytestmark = pytest.mark.usefixtures("forget")
 

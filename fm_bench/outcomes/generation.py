@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fm_bench.attributes import MISSING
-from fm_bench.bench import Bench, build_method, data_module, digest_of
+from fm_bench.bench import Bench, build_method, data_module
 from fm_bench.catalog import Dataset, gallery_of
 from fm_bench.config import SHOWN_ONLY, RunConfig, configure
 from fm_bench.data.garments import GarmentSource
@@ -34,6 +34,7 @@ from fm_bench.outcomes.trained import Trained
 from fm_bench.outcomes.vectors import in_order, precision
 from fm_bench.questions import ask
 from fm_bench.results import Outcome
+from fm_bench.run_folder import digest_of
 
 CLASSIFIER = "attribute-based"
 """Whose recipe trains the classifier."""

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fm_bench.bench import digest_of
 from fm_bench.catalog import Dataset, Domain, Split
 from fm_bench.config import configure, cross_validation
 from fm_bench.data.folds import CHUNKS, FOLDS, NOTE, chunks, folded, whole_digest
@@ -18,6 +17,7 @@ from fm_bench.data.garments import GarmentsReader
 from fm_bench.data.readers.fashion_product import FashionProductReader
 from fm_bench.data.readers.table import TableReader
 from fm_bench.errors import UserError
+from fm_bench.run_folder import digest_of
 from tests.data.catalogues import dataset
 
 
