@@ -43,13 +43,13 @@ class Parts:
 
 
 def step_parts(case: Case, count: int) -> list[Row]:
-    """Milliseconds per step, one after the other; in training, reading and augmenting happen beside the rest."""
+    """Milliseconds per step, one after the other; where a GPU trains, reading and augmenting happen beside the rest."""
     datamodule, parts = case.datamodule, Parts()
     loader = datamodule.train_dataloader()
     losses = getattr(case.method, f"{case.stage.name}_step")
     optimizer = torch.optim.SGD(_learning(case), lr=1e-4, momentum=0.9, nesterov=True)
     for draw in itertools.islice(loader.sampler, count):  # type: ignore[arg-type]
-        batch = parts("reading and augmenting (in a thread)", lambda draw=draw: loader.dataset[draw])
+        batch = parts("reading and augmenting", lambda draw=draw: loader.dataset[draw])
         batch = parts("normalising", lambda batch=batch: next(case.loaded([batch])))
         with case.autocast():
             total = parts("forward and losses", lambda batch=batch: weighted_sum(losses(batch)))

@@ -7,7 +7,6 @@ Three catalogues: clean labels, a tenth of the labels missing (hundreds of patte
 independent labels (next to nothing is feasible, so that all pictures are tried).
 """
 
-import resource
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from fm_bench.attributes import AttributeSchema
 from fm_bench.catalog import Catalog
 from fm_bench.data.requests import mine
 from fm_bench.errors import UserError
+from fm_bench.memory import peak_memory
 
 SIZES = (16, 19, 5, 17, 4, 14, 17, 10, 10, 8, 12, 19)  # 151 values, as Shopping100k has
 KINDS: dict[str, tuple[float, int | None]] = {
@@ -66,25 +66,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def mining(kind: str, catalog: Catalog, limit: int) -> list[Row]:
     """Seconds and peak memory of requests that change no, one and two attributes."""
     images, rows = np.arange(len(catalog)), list[Row]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for changes in (0, 1, 2):
         begin = time.perf_counter()
-        try:
-            found = len(mine(catalog, images, images, changes=changes, limit=limit, seed=0))
-        except UserError:
-            found = 0
+        with peak_memory() as peak:
+            try:
+                found = len(mine(catalog, images, images, changes=changes, limit=limit, seed=0))
+            except UserError:
+                found = 0
         seconds = time.perf_counter() - begin
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append(
-            {
-                "labels": kind,
-                "changes": changes,
-                "requests": found,
-                "seconds": seconds,
-                "peak, MiB": round(peak),
-                "before mining, MiB": round(before),
-            }
-        )
+        memory = {"peak, MiB": peak.total_mb, "rise, MiB": peak.above_mb}
+        rows.append({"labels": kind, "changes": changes, "requests": found, "seconds": seconds} | memory)
     return rows
 
 
