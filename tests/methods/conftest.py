@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 
+import darn_models
 import fashionsearchnet_models
 import flam_models
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from stubs import Maps
 
+from fm_bench.methods.darn import DARN
 from fm_bench.methods.fashionsearchnet import FashionSearchNet
 from fm_bench.methods.flam import FLAM
 from fm_bench.nn.backbones import Backbone
@@ -43,3 +45,9 @@ def features() -> torch.Tensor:
 def fashionsearchnet(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FashionSearchNet]:
     monkeypatch.setattr("fm_bench.methods.fashionsearchnet.build_trunk", fashionsearchnet_models.trunk)
     return fashionsearchnet_models.build
+
+
+@pytest.fixture
+def darn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DARN]:
+    monkeypatch.setattr("fm_bench.methods.darn.build_maps", darn_models.maps)
+    return darn_models.build

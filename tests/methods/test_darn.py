@@ -2,85 +2,32 @@
 """The numeric invariants of the DARN paper, on tiny networks."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from darn_models import ATTRIBUTES_OF, LABELS, SIZES, batch_of, context, pictures, total
 
-from fm_bench import recipe
-from fm_bench.attributes import AttributeSchema
-from fm_bench.catalog import Catalog
-from fm_bench.config import configure
-from fm_bench.data.batches import CrossDomainBatch, LabelledBatch
+from fm_bench.data.batches import LabelledBatch
 from fm_bench.data.pairs import CrossDomainSampler
-from fm_bench.errors import UserError
 from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.relevance import Codes
-from fm_bench.methods import Context
-from fm_bench.methods.attribute_based import MATCH_SCALE
-from fm_bench.methods.darn import ATTRIBUTES, COMPONENTS, DARN, RANKING, local_features
-from fm_bench.nn.backbones import LastMaps
+from fm_bench.methods.darn import DARN, local_features
 from fm_bench.nn.losses import attribute_cross_entropy, triplet_margin
 from fm_bench.nn.pca import PrincipalComponents
 from fm_bench.questions import load_protocol
 
-SIZES = {"colour": 3, "sleeve": 2, "fit": 4}
-ATTRIBUTES_OF = {name: [f"{name}-{v}" for v in range(size)] for name, size in SIZES.items()}
 PAPER = (12, 20, 56, 6, 27, 10, 25, 7, 16)
-LABELS = torch.tensor([[2, 0, 1], [0, 1, 3], [1, 0, 0], [0, 0, 2], [2, 1, 1]])
-
-
-@pytest.fixture
-def build(monkeypatch):
-    def tiny(name, weights=None):
-        conv4 = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-        conv5 = nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), nn.ReLU())
-        return LastMaps(conv4, conv5, nn.AdaptiveAvgPool2d(1), (4, 5, 5))
-
-    monkeypatch.setattr("fm_bench.methods.darn.build_maps", tiny)
-
-    def make(**options) -> DARN:
-        torch.manual_seed(0)
-        return DARN(ATTRIBUTES_OF, **{"width": 6, "branch": 7, "dropout": 0.0, "pca": None} | options).eval()
-
-    return make
 
 
 @pytest.fixture
 def images():
-    return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-
-
-def batch_of(images, labels=LABELS, street=1):
-    return CrossDomainBatch(
-        images,
-        images.roll(1, 0),
-        images.roll(2, 0),
-        labels,
-        labels,
-        labels.roll(2, 0),
-        torch.full((5,), street),
-        torch.arange(5),
-    )
-
-
-def total(losses):
-    return sum(weight * value for weight, value in losses.values())
+    return pictures()
 
 
 def silent(network) -> bool:
     return all(p.grad is None or p.grad.abs().sum() == 0 for p in network.parameters())
-
-
-def context(domain):
-    return Context(None, torch.tensor(domain), torch.arange(len(domain)), None)
-
-
-def trainer(**more):
-    return SimpleNamespace(world_size=1, estimated_stepping_batches=10, **more)
 
 
 # --------------------------------------------------------------------------- section 8 of the paper's numbers
@@ -95,8 +42,8 @@ def test_invariant_1_triplet_value_and_gradients():
         assert torch.allclose(point.grad, torch.tensor([gradient]), atol=1e-6)
 
 
-def test_invariant_1_the_step_ranks_with_that_loss(build, images):
-    model = build(features="fc1+conv5")
+def test_invariant_1_the_step_ranks_with_that_loss(darn, images):
+    model = darn(features="fc1+conv5")
     losses = model.ranking_step(batch_of(images))
     street, shop = model.network("street"), model.network("shop")
     a, b, c = (
@@ -117,8 +64,8 @@ def test_invariant_2_a_held_margin_costs_nothing():
 
 
 @pytest.mark.parametrize("step", ["attributes", "ranking"])
-def test_invariant_3_an_attribute_nobody_labelled_moves_nothing_of_its_branch(build, images, step):
-    model = build()
+def test_invariant_3_an_attribute_nobody_labelled_moves_nothing_of_its_branch(darn, images, step):
+    model = darn()
     labels = LABELS.clone()
     labels[:, 1] = -1
     batch = LabelledBatch(images, labels, torch.arange(5), torch.zeros(5)) if step == "attributes" else None
@@ -133,8 +80,8 @@ def test_invariant_3_an_attribute_nobody_labelled_moves_nothing_of_its_branch(bu
         assert all(p.grad.abs().sum() > 0 for p in network.branches[0][3].parameters())
 
 
-def test_invariant_3_no_label_at_all_is_no_nan(build, images):
-    model = build(rank=False, dual=False)
+def test_invariant_3_no_label_at_all_is_no_nan(darn, images):
+    model = darn(rank=False, dual=False)
     losses = model.ranking_step(batch_of(images, torch.full_like(LABELS, -1)))
     assert losses["L_attr"][1].item() == 0
     total(losses).backward()
@@ -177,8 +124,8 @@ def test_invariant_6_the_papers_lengths(features, length):
         assert model.pca.mean.shape == (length,)
 
 
-def test_invariant_7_every_part_has_length_1(build, images):
-    model = build(features="fc1+conv4+conv5")
+def test_invariant_7_every_part_has_length_1(darn, images):
+    model = darn(features="fc1+conv4+conv5")
     found = model.feature(model.network("shop")(images * 100).parts)
     for part in found.split([6, 36, 45], dim=1):
         assert torch.allclose(part.norm(dim=1), torch.ones(5), atol=1e-5)
@@ -197,23 +144,23 @@ def test_invariant_7_every_part_has_length_1(build, images):
     assert torch.equal(model.feature(one, normalize=False), torch.cat(list(one.values()), dim=1))
 
 
-def test_invariant_8_each_domain_trains_its_own_network(build, images):
+def test_invariant_8_each_domain_trains_its_own_network(darn, images):
     for domain, other in (("street", "shop"), ("shop", "street")):
-        model = build()
+        model = darn()
         features, _ = model.routed(images, context([domain == "street"] * 5))
         features.sum().backward()
         assert silent(model.network(other))
         assert not silent(model.network(domain))
     shared = {id(p) for p in model.network("street").parameters()} & {id(p) for p in model.network("shop").parameters()}
     assert not shared
-    model = build()
+    model = darn()
     model.ranking_step(batch_of(images))["L_rank"][1].backward()
     assert not silent(model.network("street"))
     assert not silent(model.network("shop"))
 
 
-def test_invariant_8_street_labels_train_the_street_network_alone(build, images):
-    model = build(rank=False)
+def test_invariant_8_street_labels_train_the_street_network_alone(darn, images):
+    model = darn(rank=False)
     unlabelled = torch.full_like(LABELS, -1)
     batch = batch_of(images)._replace(shop_labels=unlabelled, other_labels=unlabelled)
     total(model.ranking_step(batch)).backward()
@@ -228,8 +175,8 @@ def test_invariant_9_a_full_pca_is_an_isometry():
     assert (F.pdist(pca(features)) - F.pdist(features)).abs().max() < 1e-12
 
 
-def test_invariant_9_a_feature_no_longer_than_the_pca_ranks_as_it_is(build, images):
-    plain, asked = build(), build(pca=6)
+def test_invariant_9_a_feature_no_longer_than_the_pca_ranks_as_it_is(darn, images):
+    plain, asked = darn(), darn(pca=6)
     assert asked.pca is None
     assert torch.equal(asked.embed_gallery(images), plain.embed_gallery(images))
 
@@ -248,8 +195,8 @@ def test_invariant_11_the_third_picture_shows_another_item():
     assert not np.array_equal(first[:, 2], second[:, 2])
 
 
-def test_invariant_12_an_has_no_ranking_and_one_network_serves_both(build, images):
-    model = build(dual=False, rank=False, features="fc1+conv4+conv5")
+def test_invariant_12_an_has_no_ranking_and_one_network_serves_both(darn, images):
+    model = darn(dual=False, rank=False, features="fc1+conv4+conv5")
     assert model.network("shop") is model.network("street")
     losses = model.ranking_step(batch_of(images))
     assert set(losses) == {"L_attr"}
@@ -257,12 +204,12 @@ def test_invariant_12_an_has_no_ranking_and_one_network_serves_both(build, image
     held = model.network("shop").maps
     labelled = [p.grad.clone() for p in held.parameters()]
 
-    attributes_alone = build(dual=False, features="fc1+conv4+conv5")
+    attributes_alone = darn(dual=False, features="fc1+conv4+conv5")
     attributes_alone.ranking_step(batch_of(images))["L_attr"][1].backward()
     again = [p.grad for p in attributes_alone.network("shop").maps.parameters()]
     assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(labelled, again, strict=True))
 
-    ranked = build(dual=False, features="fc1+conv4+conv5")
+    ranked = darn(dual=False, features="fc1+conv4+conv5")
     parts = ranked.network("shop")(images).parts
     parts["conv4"].retain_grad()
     ranked.feature(parts).pow(3).sum().backward()
@@ -280,195 +227,3 @@ def test_invariant_13_equal_attributes_of_another_item_are_no_hit():
     assert hits.are(np.array([0]), np.array([[0, 1, 2]])).tolist() == [[True, False, True]]
     assert Hits(codes, outside, None, 3).are(np.array([0]), np.array([[0, 1, 2]])).tolist() == [[True, True, False]]
     assert load_protocol("instance").hit == "instance"
-
-
-# --------------------------------------------------------------------------- stages
-
-
-def test_both_networks_start_from_the_one_that_knows_attributes(build):
-    model = build()
-    model.on_ranking_start([])
-    street, shop = model.network("street").state_dict(), model.network("shop").state_dict()
-    assert all(torch.equal(street[name], shop[name]) for name in shop)
-    model.network("street").fc1.weight.data.zero_()
-    assert shop["fc1.weight"].abs().sum() > 0  # copied, not shared
-
-
-def test_the_first_stage_trains_one_network_and_the_second_all(build):
-    model = build(features="fc1+conv5", pca=4)
-    model._trainer = trainer()
-    for stage, names in ((ATTRIBUTES, ["shop"]), (RANKING, ["shop", "street"])):
-        model.begin(stage, 0)
-        asked = {id(p) for p in model.parameters() if p.requires_grad}
-        given = model.attributes_optimizer() if stage is ATTRIBUTES else model.ranking_optimizer()
-        optimised = [p for group in given["optimizer"].param_groups for p in group["params"]]
-        expected = {id(p) for name in names for p in model.network(name).parameters()}
-        assert {id(p) for p in optimised} == expected == asked
-        assert len(optimised) == len(expected)
-    assert set(model.stage_state(COMPONENTS)) == {"pca.mean", "pca.components"}
-
-
-def test_one_shared_first_stage_and_shared_rankings(build):
-    def same(stage, one, two):
-        return build(**one).stage_config(stage) == build(**two).stage_config(stage)
-
-    variants = [
-        configure(f"darn/{v}", "garments", "quick", "common", 0).hyper
-        for v in recipe.load("methods", "darn")["variants"]
-    ]
-    changed = [{name: hyper[name] for name in ("dual", "rank", "features", "substitute")} for hyper in variants]
-    assert all(same(ATTRIBUTES, {}, variant) for variant in changed)
-    assert same(RANKING, {}, {"substitute": True})
-    assert same(RANKING, {"domains": 1}, {"dual": False})
-    for other in ({"dual": False}, {"rank": False}, {"features": "fc1+conv5"}, {"margin": 0.2}):
-        assert not same(RANKING, {}, other)
-    assert not same(ATTRIBUTES, {}, {"attributes_lr": 0.1})
-    assert not same(COMPONENTS, {}, {"pca": 5})
-
-
-def test_what_validation_sees_does_not_depend_on_later_stages(build, images):
-    models = [build(features="fc1+conv5", pca=4, substitute=substitute) for substitute in (False, True)]
-    for model in models:
-        model.stage = RANKING
-    one, two = (model.embed_gallery(images) for model in models)
-    assert torch.equal(one, two)
-    assert one.shape == (5, 6 + 45)
-
-
-def test_components_are_fitted_on_equal_numbers_of_both_domains(build):
-    model = build(features="fc1+conv4", pca=4)
-    model.on_ranking_start([])
-    model.network("street").fc1.bias.data.add_(3)  # another space than the shop's
-    model._trainer = trainer()
-    images = torch.randn(30, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    domain = (torch.arange(30) % 3 == 0).long()
-    batches = [
-        LabelledBatch(images[i : i + 8], torch.zeros(8, 3), torch.arange(8), domain[i : i + 8]) for i in range(0, 30, 8)
-    ]
-    with torch.no_grad():
-        model.on_components_start(batches)
-        features, _ = model.routed(images, context(domain.tolist()))
-        shop = features[domain == 0][:10]
-        expected = torch.cat([shop, features[domain == 1]]).mean(0)
-        assert torch.allclose(model.pca.mean, expected, atol=1e-5)
-        assert torch.allclose(model.pca.components @ model.pca.components.T, torch.eye(4), atol=1e-5)
-        embedded = model.embed_gallery(images[:3], context([0, 0, 0]))
-        by_hand = (model.feature(model.network("shop")(images[:3]).parts) - model.pca.mean) @ model.pca.components.T
-    assert torch.allclose(embedded, by_hand, atol=1e-5)  # no whitening, no second normalisation
-
-    shop_only = build(features="fc1+conv4", pca=4, pca_domains="shop")
-    shop_only._trainer = trainer()
-    with torch.no_grad():
-        shop_only.on_components_start(batches)
-        features, _ = shop_only.routed(images, context(domain.tolist()))
-    assert torch.allclose(shop_only.pca.mean, features[domain == 0].mean(0), atol=1e-5)
-
-
-def test_components_of_one_domain_read_all_images(build, images):
-    for street in (0, 1):
-        model = build(domains=1, features="fc1+conv4", pca=3)
-        model._trainer = trainer()
-        with torch.no_grad():
-            model.on_components_start([LabelledBatch(images, LABELS, torch.arange(5), torch.full((5,), street))])
-            features, _ = model.routed(images, None)
-        assert torch.allclose(model.pca.mean, features.mean(0), atol=1e-5)
-
-
-def test_pairs_without_street_pictures_are_refused_by_two_networks(build, images):
-    with pytest.raises(UserError, match="run darn/arn"):
-        build(pairs="items")
-    assert set(build(domains=1).ranking_step(batch_of(images, street=0))) == {"L_attr", "L_rank"}
-
-
-@pytest.mark.parametrize(
-    ("item", "domain", "split", "dual", "refused"),
-    [
-        ([0, 1, 0, 2], [0, 0, 1, 1], [0, 0, 0, 0], True, False),
-        ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0], True, True),
-        ([0, 1, 0, 2], [0, 0, 1, 1], [2, 0, 0, 0], True, True),  # the shop picture of item 0 is for the test
-        ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0], False, False),
-        ([0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 0], True, False),
-        ([0, 1, 2, 3], [1, 1, 1, 1], [0, 0, 0, 0], True, False),
-    ],
-)
-def test_data_that_two_networks_cannot_learn_from_are_told_by_the_catalogue_alone(item, domain, split, dual, refused):
-    labels = np.zeros((4, len(SIZES)), np.int16)
-    places = np.array(item, np.int64), np.array(split, np.int8), np.array(domain, np.int8)
-    catalog = Catalog(AttributeSchema.from_dict(ATTRIBUTES_OF), np.array(list("abcd")), labels, *places)
-    assert ("run darn/arn" in str(DARN.obstacle(catalog, {"dual": dual}))) == refused
-
-
-def test_the_loss_may_rank_raw_responses(build, images):
-    losses = [build(normalize_in_loss=n).ranking_step(batch_of(images))["L_rank"][1].item() for n in (True, False)]
-    assert losses[0] != pytest.approx(losses[1])
-
-
-def test_every_trained_parameter_receives_gradient(build, images):
-    for options in ({}, {"dual": False}, {"rank": False, "dual": False}, {"features": "fc1+conv4+conv5"}):
-        model = build(**options)
-        total(model.ranking_step(batch_of(images))).backward()
-        assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-# --------------------------------------------------------------------------- search
-
-
-def test_pictures_of_both_domains_in_one_batch_keep_their_places(build, images):
-    model = build()
-    mixed = model.embed_query(images, None, context([1, 0, 0, 1, 0]))
-    street, shop = (model.embed_query(images, None, context([d] * 5)) for d in (1, 0))
-    assert not torch.allclose(street, shop)
-    assert torch.allclose(mixed[[0, 3]], street[[0, 3]], atol=1e-6)
-    assert torch.allclose(mixed[[1, 2, 4]], shop[[1, 2, 4]], atol=1e-6)
-    assert torch.allclose(model.embed_gallery(images), shop, atol=1e-6)
-
-
-def test_identity_ignores_the_request_and_substitute_looks_it_up(build, images):
-    wanted = torch.zeros(5, 9)
-    wanted[:, 4] = 1  # sleeve-1
-    plain = build()
-    assert torch.equal(plain.embed_query(images, wanted), plain.embed_gallery(images))
-
-    model = build(substitute=True)
-    gallery = model.embed_gallery(images, context([0] * 5))
-    query = model.embed_query(images, wanted, context([1] * 5))
-    _, predicted = model.routed(images, context([1] * 5))
-    predicted[:, 1] = 1
-    assert torch.allclose(query[:, :9], MATCH_SCALE * model.schema.one_hot(predicted))
-    agreement = (query[:, :9] @ gallery[:, :9].T / MATCH_SCALE**2).round()
-    distances = torch.cdist(query, gallery)
-    for row in range(5):
-        order = distances[row].argsort()
-        assert (agreement[row][order].diff() <= 0).all()  # agreement outweighs looks
-
-
-def test_rows_say_what_is_different(build):
-    assert any("this is ARN" in note for note in build(domains=1).row_notes)
-    assert any("full label vector" in note for note in build(domains=1, pairs="labels").row_notes)
-    assert any("two photos of an item" in note for note in build(domains=1, pairs="items").row_notes)
-    assert not any("photo" in note for note in build(domains=1, pairs="labels", rank=False).row_notes)
-    assert build().row_notes == ["no manipulation: what a request asks to change is ignored"]
-    assert build(substitute=True).row_notes == [
-        "no trained manipulation: requested values are put into predicted attributes"
-    ]
-    assert not any("this is ARN" in note for note in build(domains=1, dual=False).row_notes)
-
-
-def test_variants_are_the_papers_rows():
-    def hyper(spec, mode="common"):
-        chosen = configure(spec, "garments", "paper" if mode == "paper" else "quick", mode, 0).hyper
-        return chosen["dual"], chosen["rank"], chosen["features"], chosen["substitute"]
-
-    expected = {
-        "darn": (True, True, "fc1", False),
-        "darn/an": (False, False, "fc1", False),
-        "darn/arn": (False, True, "fc1", False),
-        "darn/conv5": (True, True, "fc1+conv5", False),
-        "darn/conv4-5": (True, True, "fc1+conv4+conv5", False),
-        "darn/identity": (True, True, "fc1", False),
-        "darn/attribute-substitute": (True, True, "fc1", True),
-    }
-    for spec, settings in expected.items():
-        assert hyper(spec) == hyper(spec, "paper") == settings
-    paper = configure("darn", "garments", "paper", "paper", 0).hyper
-    assert (paper["backbone"], paper["width"], paper["branch"], paper["pca"]) == ("nin5", 4096, 512, 4096)
