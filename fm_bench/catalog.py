@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fm_bench.attributes import MISSING, AttributeSchema
+from fm_bench.errors import UnreadableImageError as UnreadableImageError
 from fm_bench.errors import UserError
 from fm_bench.files import Array, digest, replacing
 
@@ -172,10 +173,6 @@ class ImageSource(Protocol):
             UnreadableImageError: if the picture is missing, damaged or not an image.
         """
         ...
-
-
-class UnreadableImageError(Exception):
-    """One picture cannot be read; the message says what was found there."""
 
 
 class Dataset(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and the one for pictures that cannot be read."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,6 +16,10 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class UnreadableImageError(Exception):
+    """One picture cannot be read; the message says what was found there."""
 
 
 def printable(text: str) -> str:

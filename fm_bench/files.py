@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fm_bench.errors import UserError
@@ -60,6 +59,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_torch(path: Path, value: Any) -> None:
     """``torch.save``, whole or not at all. Raises UserError as ``replacing`` does."""
+    import torch  # not above: processes that decode pictures import this file, and PyTorch takes them seconds
+
     buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError of its own; writing bytes does not
     torch.save(value, buffer)
     with replacing(path) as temporary:

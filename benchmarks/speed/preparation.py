@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What stands before the first batch: pictures decoded once, later starts, and large tables.
 
-python benchmarks/speed/preparation.py [--root FOLDER] [--photos 5000] [--rows 200000] [--threads 2] [--json FILE]
+python benchmarks/speed/preparation.py [--root FOLDER] [--photos 5000] [--rows 200000] [--threads 2]
+    [--parts first later large] [--json FILE]
 
 Three questions:
 
@@ -45,6 +46,7 @@ from fm_bench.memory import peak_memory
 
 WANTED, WANTED_START, WANTED_SECONDS, WANTED_MIB = 0.8, 3.0, 60.0, 4096.0
 _CHUNK = 128
+_PARTS = ("first", "later", "large")
 _FIRST_STEP = "PyTorch imported"
 _PRELUDE = "import sys, time, torch; at = time.time(); sys.path.insert(0, sys.argv[1]); "
 _START = _PRELUDE + "from preparation import started; started(at, *sys.argv[2:])"
@@ -104,14 +106,16 @@ def first(root: Path, names: list[str], size: tuple[int, int], threads: int, rou
     data, paths = dataset(root, names), [str(root / name) for name in names]
     rows_of, array = np.arange(len(names)), np.array(names)
 
-    def prepare(digests: bool) -> None:
+    def prepare(digests: bool) -> float:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["FM_BENCH_CACHE"] = folder
+            begin = time.perf_counter()
             if digests:
                 content_digests(root, array)
             cached_images(data, rows_of, size, workers=threads)
+            return time.perf_counter() - begin  # without the folder's removal
 
-    works: dict[str, Callable[[], None]] = {
+    works: dict[str, Callable[[], float | None]] = {
         "Pillow alone": partial(alone, by_pillow, paths, threads),
         "OpenCV alone": partial(alone, by_opencv, paths, threads),
         "prepared": partial(prepare, False),
@@ -240,8 +244,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="of the large table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--profile", default="quick", help="of the later start")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="which questions; all by default")
     given = parser.parse_args(argv)
     cache = os.environ.get("FM_BENCH_CACHE")
+    tables: dict[str, Sequence[Row]] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             root = given.root or Path(folder)
@@ -250,16 +256,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             names = photos(root, given.photos)
             size = tuple(given.size)
             what = f"{len(names):,} photos" if given.root else f"{len(names):,} garments {given.side} pixels wide"
-            tables = {
-                f"First preparation of {what} at {size[1]} x {size[0]}, {given.threads} threads": first(
-                    root, names, size, given.threads, given.rounds
-                ),
-                f"A later start with {what}": later(root, names, given.profile, given.rounds),
-            }
+            if "first" in given.parts:
+                title = f"First preparation of {what} at {size[1]} x {size[0]}, {given.threads} threads"
+                tables[title] = first(root, names, size, given.threads, given.rounds)
+            if "later" in given.parts:
+                tables[f"A later start with {what}"] = later(root, names, given.profile, given.rounds)
     finally:
         os.environ.pop("FM_BENCH_CACHE", None)
         os.environ |= {} if cache is None else {"FM_BENCH_CACHE": cache}
-    tables[f"A table of {given.rows:,} rows with 12 attributes"] = large(given.rows)
+    if "large" in given.parts:
+        tables[f"A table of {given.rows:,} rows with 12 attributes"] = large(given.rows)
     publish("preparation", tables, argv, given.json)
 
 

@@ -7,20 +7,22 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.console import Console
 
-from fm_bench.catalog import Dataset
 from fm_bench.data.decoding import read_all
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, replacing, write_json
 
-CACHE_VERSION = 1
-"""To be raised whenever the same file would decode to other pixels."""
+if TYPE_CHECKING:
+    from fm_bench.catalog import Dataset
+
+CACHE_VERSION, OBLONG_VERSION = 1, 2
+"""To be raised whenever the same file would decode to other pixels; the second one is of sizes that are not square."""
 
 _SHOWN = 5
 
@@ -50,7 +52,7 @@ class ImageCache:
 
 
 def cached_images(
-    dataset: Dataset,
+    dataset: "Dataset",
     rows: NDArray[np.int64],
     size: tuple[int, int],
     *,
@@ -80,7 +82,8 @@ def cached_images(
     """
     names = dataset.catalog.image[rows]
     shape = (len(names), *size, 3)
-    key = digest(dataset.source.digest, names.tolist(), list(size), CACHE_VERSION)
+    version = CACHE_VERSION if size[0] == size[1] else OBLONG_VERSION
+    key = digest(dataset.source.digest, names.tolist(), list(size), version)
     path = (cache or cache_dir()) / f"images-{key[:32]}.npy"
     if found := _open(path, shape):
         return _checked(found, names, on_error)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from fm_bench.data.images import FORMATS
-from fm_bench.data.rooted import MAX_BYTES
+from fm_bench.data.rooted import MAX_BYTES, PLAIN, all_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, replacing
 
 _THREADS = 4
 _CHUNK = 256  # small files handed to threads one by one take four times as long: they queue for the interpreter
 _SLOW = 20_000
+_QUICK = 1e-4  # seconds per file below which threads, which queue all the same, read fewer files than one
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -106,11 +107,12 @@ def _remembered(
         kind: of what is told, by which it is remembered in the cache folder.
         look: takes a path; may raise OSError.
     """
+    top = os.fspath(root)
     memory = cache_dir() / f"{kind}-{digest(str(root.resolve()))[:24]}.parquet"
     known = _recall(memory)
 
     def stamp_and_value(name: str) -> tuple[_Stamp, bytes] | None:
-        path = os.path.join(root, name)  # noqa: PTH118  a Path costs as much as reading a small file
+        path = os.path.join(top, name)  # noqa: PTH118  a Path costs as much as reading a small file
         try:
             status = os.stat(path)  # noqa: PTH116
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:  # a pipe would never end
@@ -133,7 +135,7 @@ def _remembered(
 
 
 def in_threads(function: Callable[[_In], _Out], values: Sequence[_In], label: str) -> list[_Out]:
-    """``function`` of every value, in order: files are read while others wait for the disk.
+    """``function`` of every value, in order: where it takes long, files are read while others wait for the disk.
 
     Args:
         function: what to do with one value, such as reading a small file.
@@ -142,17 +144,34 @@ def in_threads(function: Callable[[_In], _Out], values: Sequence[_In], label: st
     """
     console = Console(stderr=True)
     chunks = [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = pool.map(lambda chunk: [function(value) for value in chunk], chunks)
-        quiet = not console.is_terminal or len(values) < _SLOW
-        shown = track(results, label, len(chunks), console=console, transient=True, disable=quiet)
-        return [result for chunk in shown for result in chunk]
+    quiet = not console.is_terminal or len(values) < _SLOW
+    results = _by_chunks(function, chunks)
+    shown = track(results, label, len(chunks), console=console, transient=True, disable=quiet)
+    return [result for chunk in shown for result in chunk]
+
+
+def _by_chunks(function: Callable[[_In], _Out], chunks: Sequence[Sequence[_In]]) -> Iterator[list[_Out]]:
+    """One chunk after the other, and by threads what is left once a chunk has taken long."""
+
+    def work(chunk: Sequence[_In]) -> list[_Out]:
+        return [function(value) for value in chunk]
+
+    for number, chunk in enumerate(chunks, 1):
+        begun = time.perf_counter()
+        yield work(chunk)
+        if time.perf_counter() - begun > _QUICK * len(chunk):
+            with ThreadPoolExecutor(_THREADS) as pool:
+                yield from pool.map(work, chunks[number:])
+            return
 
 
 def read_bytes(path: str) -> bytes:
     """All bytes of one file, with as little overhead as Python allows. Raises OSError."""
-    with open(path, "rb") as file:  # noqa: PTH123  as above
-        return file.read()
+    handle = os.open(path, PLAIN)
+    try:
+        return all_bytes(handle, os.fstat(handle).st_size)
+    finally:
+        os.close(handle)
 
 
 def _recall(path: Path) -> dict[str, tuple[_Stamp, bytes]]:

@@ -2,10 +2,12 @@
 """Reads many pictures, by several threads or, where that pays, processes.
 
 Files are decoded by libraries that let go of Python's lock meanwhile, so that threads suffice, which start at once.
-What draws its pictures in Python needs processes.
+Thumbnails are decoded so fast that threads would mostly wait for that lock, and what draws its pictures in Python never
+lets go of it: these need processes. Nothing heavy such as PyTorch is imported here, so that processes start soon.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -13,10 +15,10 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,26 +26,35 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fm_bench.catalog import ImageSource, UnreadableImageError
-from fm_bench.errors import UserError
+from fm_bench.errors import UnreadableImageError, UserError
+
+if TYPE_CHECKING:
+    from fm_bench.catalog import ImageSource
 
 CHUNK = 128
 """Pictures between two reports of progress."""
 
-POOL_WORTH = 6.0
-"""Seconds of remaining work for which processes, which take two or three to start, are called for help."""
+POOL_WORTH, LIGHT_WORTH = 6.0, 0.8
+"""Seconds of remaining work for which processes, which take two or three to start, are called for help; the second one
+is of sources that are ``light``, for which they take a third."""
+
+QUICK = 1e-4
+"""Seconds per picture below which two threads read fewer pictures than one."""
 
 _JUDGE_AFTER = 1.0  # seconds: the first pictures also pay for imports and cold files
+_TRIAL = 32  # pictures of the first two chunks, the first of which warms up and the second of which is timed
 
 Unreadable = list[tuple[int, str]]
 """Position and what was found there, ascending."""
+
+_Chunk = tuple[int, NDArray[np.str_]]  # the first position and the names
 
 Keep = Callable[[NDArray[np.uint8]], Any]
 """Makes of a picture, ``(height, width, 3)`` RGB, what is kept of it."""
 
 
 def read_all(
-    source: ImageSource,
+    source: "ImageSource",
     names: NDArray[np.str_],
     size: tuple[int, int],
     *,
@@ -61,94 +72,118 @@ def read_all(
         into: a ``.npy`` file of ``(n, H, W, 3)`` uint8 to write to, unreadable ones white; by default nothing is kept.
         keep: what is written of a picture instead of its pixels, as an element of ``into``; a function of a module.
             Where a picture is unreadable, nothing is written.
-        workers: processes or, if the source's ``in_threads`` says so, threads at most; by default one per usable core.
+        workers: threads, if the source's ``in_threads`` says that it gains by them, or processes at most, this one
+            included; by default one per usable core. A source is ``light`` if its module imports little.
         label: what the progress bar calls the work.
 
     Raises:
         UserError: if a process was killed, by the system for want of memory for example.
     """
     limit = _usable_cores() if workers is None else workers
-    pending = list(range(0, len(names), CHUNK))
+    bounds = [*range(0, 2 * _TRIAL, _TRIAL), *range(2 * _TRIAL, len(names), CHUNK)]
+    pending = [(start, names[start:stop]) for start, stop in itertools.pairwise([*bounds, len(names)]) if start < stop]
     unreadable: Unreadable = []
     fill = _Filler(source, size, into, keep)
     started = time.perf_counter()
     with _progress(label, len(names)) as advance:
-        if limit > 1 and len(pending) > 1 and getattr(source, "in_threads", False):
-            return sorted(_by_threads(fill, names, pending, limit, advance))
         while pending:
-            done, elapsed = pending[0], time.perf_counter() - started
-            if _pool_pays(limit, elapsed, done, len(names)):
-                unreadable += _by_processes(fill, names, pending, limit, advance)
-                break
-            part = names[done : done + CHUNK]
-            unreadable += fill(pending.pop(0), part)
+            start, part = pending.pop(0)
+            begun = time.perf_counter()
+            unreadable += fill(start, part)
             advance(len(part))
+            done, now = start + len(part), time.perf_counter()
+            if limit < 2 or not start or not pending:
+                continue
+            if getattr(source, "in_threads", False) and now - begun > QUICK * len(part):
+                unreadable += _by_threads(fill, pending, limit, advance)
+                break
+            if _pool_pays(source, now - started, done, len(names)):
+                unreadable += _by_processes(fill, pending, limit, advance)
+                break
     return sorted(unreadable)
 
 
-def _pool_pays(limit: int, elapsed: float, done: int, total: int) -> bool:
-    if limit < 2 or not done or elapsed < _JUDGE_AFTER or multiprocessing.current_process().daemon:
+def _pool_pays(source: "ImageSource", elapsed: float, done: int, total: int) -> bool:
+    light = getattr(source, "light", False)
+    if multiprocessing.current_process().daemon or (elapsed < _JUDGE_AFTER and not light):
         return False
-    return elapsed / done * (total - done) > POOL_WORTH
+    return elapsed / done * (total - done) > (LIGHT_WORTH if light else POOL_WORTH)
 
 
 class _Filler:
     """Reads one chunk into its place."""
 
-    def __init__(self, source: ImageSource, size: tuple[int, int], into: Path | None, keep: Keep | None) -> None:
+    def __init__(self, source: "ImageSource", size: tuple[int, int], into: Path | None, keep: Keep | None) -> None:
         self.source, self.size, self.into, self.keep = source, size, into, keep
 
     def __call__(self, start: int, names: NDArray[np.str_]) -> Unreadable:
-        images = None if self.into is None else np.lib.format.open_memmap(self.into, mode="r+")
+        images = None if self.into is None else np.lib.format.open_memmap(self.into, mode="r")
+        block = None if images is None else self._block(images[start : start + len(names)])
         unreadable: Unreadable = []
-        for position, name in enumerate(names.tolist(), start):
+        for place, name in enumerate(names.tolist()):
             try:
                 picture = self.source.read(name, self.size)
             except UnreadableImageError as error:
-                unreadable.append((position, str(error)))
+                unreadable.append((start + place, str(error)))
                 if self.keep is not None:
                     continue
                 picture = np.uint8(255)  # type: ignore[assignment]  # white
-            if images is not None:
-                images[position] = picture if self.keep is None else self.keep(picture)
+            if block is not None:
+                block[place] = picture if self.keep is None else self.keep(picture)
+        if block is not None and images is not None and self.into is not None:
+            with self.into.open("r+b") as file:  # a sixth of the time that writing through a map takes
+                file.seek(images.offset + start * images[:1].nbytes)
+                file.write(block.data)
         return unreadable
 
+    def _block(self, place: NDArray[Any]) -> NDArray[Any]:
+        """What will be written to a place of the file."""
+        return np.empty_like(place, subok=False) if self.keep is None else np.array(place)
 
-def _by_threads(
-    fill: _Filler, names: NDArray[np.str_], starts: list[int], limit: int, advance: Callable[[int], None]
-) -> Unreadable:
+
+def _by_threads(fill: _Filler, chunks: list[_Chunk], limit: int, advance: Callable[[int], None]) -> Unreadable:
     """Whole chunks at a time: pictures handed over one by one would mostly wait for the interpreter."""
     unreadable: Unreadable = []
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(min(limit, len(starts)))
+    pool = ThreadPoolExecutor(min(limit, len(chunks)))
     try:
-        futures = {pool.submit(fill, start, names[start : start + CHUNK]): start for start in starts}
+        futures = {pool.submit(fill, *chunk): len(chunk[1]) for chunk in chunks}
         for future in as_completed(futures):
             unreadable += future.result()
-            advance(min(CHUNK, len(names) - futures[future]))
+            advance(futures[future])
     finally:
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)
     return unreadable
 
 
-def _by_processes(
-    fill: _Filler, names: NDArray[np.str_], starts: list[int], limit: int, advance: Callable[[int], None]
-) -> Unreadable:
+def _by_processes(fill: _Filler, pending: list[_Chunk], limit: int, advance: Callable[[int], None]) -> Unreadable:
+    """This process goes on with one chunk after the other, while others start and then take their share."""
     # Threads (of torch, OpenCV, the progress bar) are about, and a forked child may wait for them for ever.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload([__name__])  # imported once, not once per process
-    pool = ProcessPoolExecutor(min(limit, len(starts)), context, _begin, (fill,))
+        context.set_forkserver_preload([__name__, type(fill.source).__module__])  # imported once, not by each process
+    others = min(limit - 1, len(pending))
+    pool = ProcessPoolExecutor(others, context, _begin, (fill,))
     unreadable: Unreadable = []
+    running: dict[Future[Unreadable], int] = {}
     try:
-        with _hidden_main(fill.source):
-            futures = {pool.submit(_chunk, start, names[start : start + CHUNK]): start for start in starts}
-        for future in as_completed(futures):
-            unreadable += future.result()
-            advance(min(CHUNK, len(names) - futures[future]))
+        while pending or running:
+            with _hidden_main(fill.source):
+                while pending and len(running) < 2 * others:  # each has its next chunk before it ends one
+                    chunk = pending.pop(0)
+                    running[pool.submit(_chunk, *chunk)] = len(chunk[1])
+            if pending:
+                chunk = pending.pop(0)
+                unreadable += fill(*chunk)
+                advance(len(chunk[1]))
+            else:
+                wait(running, return_when=FIRST_COMPLETED)
+            for future in [future for future in running if future.done()]:
+                unreadable += future.result()
+                advance(running.pop(future))
     except BrokenProcessPool as error:
         raise UserError(
             "a process that reads pictures was killed, perhaps for want of memory: free some and run again."
@@ -159,7 +194,7 @@ def _by_processes(
 
 
 @contextlib.contextmanager
-def _hidden_main(source: ImageSource) -> Iterator[None]:
+def _hidden_main(source: "ImageSource") -> Iterator[None]:
     """Lets processes start without importing the main script, which takes seconds, or runs a script without a guard.
 
     Not if the source's class is defined there.

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fm_bench.catalog import UnreadableImageError
 from fm_bench.data.cache import ImageCache, cached_images
 from fm_bench.data.jpeg import decode_plain, plain_size
 from fm_bench.data.rooted import Folder
 from fm_bench.data.sniff import HEAD, image_kind, impostor
+from fm_bench.errors import UnreadableImageError
 from fm_bench.files import digest as digest_of
 
-__all__ = ["FileSource", "ImageCache", "StoredPictures", "cached_images", "decode", "fit"]
+__all__ = ["FileSource", "ImageCache", "StoredPictures", "cached_images", "decode", "fit", "show"]
 
 MAX_PIXELS = 89_478_485
 """Pictures above this are refused before they are decoded (a quarter of a gigabyte as RGB; Pillow's own limit)."""
@@ -66,6 +66,7 @@ class FileSource(StoredPictures):
     """Pictures that are files below a folder, see ``StoredPictures``."""
 
     in_threads: ClassVar[bool] = True
+    light: ClassVar[bool] = True
 
     @cached_property
     def _folder(self) -> Folder:
@@ -83,16 +84,24 @@ class FileSource(StoredPictures):
                 out of the root, or is left out.
         """
         self.refuse_left_out(image)
-        return fit(decode(self._folder.read(image), at_least=2 * max(size)), size)
+        return show(self._folder.read(image), size)
 
 
-def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
+def show(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A file's picture at ``size`` (height, width), ``(height, width, 3)`` RGB; see ``decode`` and ``fit``.
+
+    Large JPEGs are not decoded whole, but at twice ``size`` or more.
+    """
+    return fit(decode(data, at_least=(2 * size[0], 2 * size[1])), size)
+
+
+def decode(data: bytes, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Decodes a file's bytes to ``(h, w, 3)`` RGB, upright by its EXIF orientation, transparency over white.
 
     Args:
         data: the whole file.
-        at_least: large JPEGs may be decoded at a half, quarter or eighth of their size while both sides keep this
-            many pixels (about thirteen times faster than full size for a 1,440-pixel photo shown at 80).
+        at_least: height and width in pixels. Large JPEGs may be decoded at a half, quarter or eighth of their size
+            while they keep both (about thirteen times faster than full size for a 1,440-pixel photo shown at 80).
 
     Raises:
         UnreadableImageError: if the bytes are not a whole picture of a known format; says what they are.
@@ -111,7 +120,7 @@ def decode(data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height)
             if at_least:
-                image.draft(image.mode, (at_least, at_least))
+                image.draft(image.mode, at_least[::-1])  # turned by EXIF data, it still shows at a half or less
             image.load()
             with contextlib.suppress(Exception):  # broken EXIF data does not make a picture unreadable
                 ImageOps.exif_transpose(image, in_place=True)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fm_bench.catalog import UnreadableImageError
-from fm_bench.data.images import StoredPictures, decode, fit
+from fm_bench.data.images import StoredPictures, show
 from fm_bench.data.rooted import inside
 from fm_bench.data.sniff import HEAD, refuse_impostor
 from fm_bench.errors import UserError
@@ -65,7 +65,7 @@ class ParquetSource(StoredPictures):
             raise UnreadableImageError(f"no readable row of a Parquet file, {' '.join(str(error).split())}") from error
         if not data:
             raise UnreadableImageError("no bytes in the column")
-        return fit(decode(data, at_least=2 * max(size)), size)
+        return show(data, size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParquetSource, (self.root, self.contents, self.left_out)  # other processes open the files themselves

@@ -6,14 +6,17 @@ import os
 import stat
 from pathlib import Path
 
-from fm_bench.catalog import UnreadableImageError
+from fm_bench.errors import UnreadableImageError
 
 MAX_BYTES = 1 << 28
 """Larger files are not taken for pictures: a photo of the most pixels that are decoded has less, however it is kept."""
 
-_PLAIN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+PLAIN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""How files are opened."""
+
 # A link is not followed before it is known where to, and what blocks, such as a pipe, is opened without waiting.
-_CAREFUL = _PLAIN | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_CAREFUL = PLAIN | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_REFUSES_LINKS = hasattr(os, "O_NOFOLLOW")
 
 
 def inside(name: str) -> bool:
@@ -47,14 +50,15 @@ class Folder:
         if not inside(name) or not self._folder_stays(name.rpartition("/")[0]):
             raise UnreadableImageError("outside the data set's folder")
         path = os.path.join(self._root, name)  # noqa: PTH118  a Path costs as much as reading a small file
-        if os.path.islink(path):  # noqa: PTH114  as above
-            path = self._target(path)
         try:
-            handle = os.open(path, _CAREFUL)
+            if not _REFUSES_LINKS and os.path.islink(path):  # noqa: PTH114  as above
+                path = self._target(path)
             try:
-                return _all_bytes(handle)
-            finally:
-                os.close(handle)
+                return _plain_file(path)
+            except OSError:  # which systems call a refused link by different numbers
+                if not os.path.islink(path):  # noqa: PTH114  as above
+                    raise
+            return _plain_file(self._target(path))
         except FileNotFoundError as error:
             raise UnreadableImageError("missing") from error
         except (OSError, ValueError) as error:
@@ -83,15 +87,28 @@ class Folder:
         return os.path.commonpath((self._top, target)) == self._top
 
 
-def _all_bytes(handle: int) -> bytes:
-    status = os.fstat(handle)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("not a plain file")
-    if status.st_size > MAX_BYTES:
-        raise UnreadableImageError(f"a file of {status.st_size / 1e9:.1f} GB, too large")
-    parts = [os.read(handle, status.st_size + 1)]
-    while parts[-1] and sum(map(len, parts)) < status.st_size:  # some file systems give less than they are asked for
-        parts.append(os.read(handle, status.st_size))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _plain_file(path: str) -> bytes:
+    """All bytes of a plain file that is no link. Raises UnreadableImageError or OSError for anything else."""
+    handle = os.open(path, _CAREFUL)
+    try:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImageError("not a plain file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImageError(f"a file of {status.st_size / 1e9:.1f} GB, too large")
+        return all_bytes(handle, status.st_size)
+    finally:
+        os.close(handle)
+
+
+def all_bytes(handle: int, size: int) -> bytes:
+    """The content of an open file of ``size`` bytes. Raises OSError."""
+    data = os.read(handle, size + 1)
+    if len(data) >= size:
+        return data
+    parts = [data]
+    while parts[-1] and sum(map(len, parts)) < size:  # some file systems give less than they are asked for
+        parts.append(os.read(handle, size))
+    return b"".join(parts)

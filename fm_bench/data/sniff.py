@@ -26,9 +26,10 @@ _ARCHIVES = (
 
 def image_kind(head: bytes) -> str | None:
     """The picture format that ``head`` announces, e.g. ``"JPEG"``, or None."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    return next((kind for magic, kind in _IMAGES if head.startswith(magic)), None)
+    for magic, kind in _IMAGES:  # nearly every picture has the first one
+        if head.startswith(magic):
+            return kind
+    return "WebP" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
 def impostor(head: bytes) -> str | None:

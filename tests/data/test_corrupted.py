@@ -240,7 +240,7 @@ def test_plain_jpegs_have_the_pixels_that_pillow_finds(subsampling: int, at_leas
         expected = np.asarray(opened.convert("RGB"))
     size = plain_size(data)
     assert size == (433, 611)
-    shown = decode_plain(data, size, at_least)
+    shown = decode_plain(data, size, (at_least, at_least) if at_least else None)
     assert shown is not None
     assert np.array_equal(shown, expected)
 

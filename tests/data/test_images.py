@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fm_bench.data import cache as cache_module
 from fm_bench.data import decoding, images
 from fm_bench.data.contents import content_digests
 from fm_bench.data.images import FileSource, cached_images, decode, fit
+from fm_bench.data.jpeg import plain_size
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 
@@ -134,11 +136,25 @@ PROGRESSIVE = fakes.encoded(Image.fromarray(fakes.picture(RED, 0, (160, 120))), 
 
 @pytest.mark.parametrize("data", [WHOLE, PROGRESSIVE], ids=["baseline", "progressive"])
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9, 0.99])
-@pytest.mark.parametrize("at_least", [None, 8])
+@pytest.mark.parametrize("at_least", [None, (8, 8)])
 def test_truncated_jpegs_are_found(data, share, at_least):
     with pytest.raises(UnreadableImageError, match="truncated JPEG"):
         decode(data[: int(len(data) * share)], at_least)
     assert decode(data, at_least).shape[2] == 3
+
+
+def test_marks_in_a_scan_are_seen():
+    rng = np.random.default_rng(0)
+    head = WHOLE[: WHOLE.index(b"\xff\xda") + 14]
+    found = []
+    for _ in range(2000):
+        scan = rng.choice(np.array([0, 0, 0, 7, 0xD0, 0xFF], np.uint8), rng.integers(2, 9)).tobytes()
+        alone = scan.count(b"\xff") == scan.count(b"\xff\0") and not scan.endswith(b"\xff")
+        found.append(plain_size(head + scan + b"\xff\xd9") is not None)
+        assert found[-1] == alone, scan
+    assert 200 < sum(found) < 1800
+    assert plain_size(WHOLE) == (120, 160)
+    assert plain_size(WHOLE + b"\xff\xd9") is None
 
 
 @pytest.mark.parametrize(
@@ -173,9 +189,20 @@ def test_bombs_are_refused(monkeypatch):
 def test_reduced_decoding_shows_the_same_picture():
     large = cv2.resize(fakes.picture(RED, 0), (1080, 1440), interpolation=cv2.INTER_CUBIC)
     data = fakes.jpeg(large)
-    assert decode(data, 160).shape[0] in (180, 360)
-    full, reduced = fit(decode(data), (80, 64)), fit(decode(data, 160), (80, 64))
+    assert decode(data, (160, 128)).shape[0] in (180, 360)
+    full, reduced = fit(decode(data), (80, 64)), fit(decode(data, (160, 128)), (80, 64))
     assert np.abs(full.astype(int) - reduced).mean() < 1.5
+
+
+@pytest.mark.parametrize("progressive", [False, True])  # OpenCV's and Pillow's
+def test_each_side_keeps_what_is_asked_of_it(progressive):
+    picture = Image.fromarray(cv2.resize(fakes.picture(RED, 0), (300, 400)))
+    data = fakes.encoded(picture, "JPEG", progressive=progressive)
+    assert decode(data, (160, 128)).shape == (200, 150, 3)
+    assert decode(data, (200, 150)).shape == (200, 150, 3)
+    assert decode(data, (200, 151)).shape == (400, 300, 3)
+    assert decode(data, (201, 100)).shape == (400, 300, 3)
+    assert decode(data, (128, 160)).shape == (400, 300, 3)
 
 
 def test_source_asks_for_no_more_than_twice_what_it_shows(tmp_path, monkeypatch):
@@ -184,7 +211,7 @@ def test_source_asks_for_no_more_than_twice_what_it_shows(tmp_path, monkeypatch)
     decoded = []
     monkeypatch.setattr(images, "decode", lambda *a, **k: decoded.append(decode(*a, **k)) or decoded[-1])
     assert FileSource(tmp_path, "x").read("a.jpg", (80, 64)).shape == (80, 64, 3)
-    assert decoded[0].shape == (360, 270, 3)
+    assert decoded[0].shape == (180, 135, 3)
 
 
 # Fitting.
@@ -255,6 +282,18 @@ def test_settled_files_are_not_read_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     (tmp_path / names[1]).write_bytes(WHOLE)
     assert (content_digests(tmp_path, names) == first).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("quick", [1e9, -1.0], ids=["alone", "by threads"])
+def test_values_stay_in_order(monkeypatch, quick):
+    from fm_bench.data import contents
+
+    monkeypatch.setattr(contents, "_QUICK", quick)
+    threads = set()
+    values = contents.in_threads(lambda i: threads.add(threading.get_ident()) or -i, range(1000), "counting")
+    assert values == [-i for i in range(1000)]
+    assert (len(threads) > 1) == (quick < 0)
+    assert contents.in_threads(str, [], "nothing") == []
 
 
 def test_files_without_content_are_alike_in_nothing(tmp_path):
@@ -396,6 +435,34 @@ def test_processes_fill_the_same_cache(tmp_path, monkeypatch):
     assert data.source.calls < 700  # others did the rest
     assert alone.path.read_bytes() == together.path.read_bytes()
     assert np.flatnonzero(~together.readable).tolist() == [5, 699]
+
+
+@pytest.mark.parametrize("way", ["threads", "processes"])
+def test_files_are_read_the_same_however_many_read_them(tmp_path, monkeypatch, way):
+    data = folder(tmp_path / "data", 300)
+    (tmp_path / "data" / str(data.catalog.image[5])).write_bytes(b"")
+    (tmp_path / "data" / str(data.catalog.image[299])).unlink()
+    called = []
+
+    def ask(workers):
+        rows = np.arange(300)
+        return cached_images(data, rows, (20, 15), cache=tmp_path / str(workers), workers=workers, on_error="skip")
+
+    alone = ask(1)
+    monkeypatch.setattr(decoding, "QUICK", -1.0 if way == "threads" else 1e9)
+    monkeypatch.setattr(decoding, "LIGHT_WORTH", -1.0)
+    for each in ("threads", "processes"):
+        work = getattr(decoding, f"_by_{each}")
+        monkeypatch.setattr(decoding, f"_by_{each}", lambda *a, work=work, each=each: called.append(each) or work(*a))
+    together = ask(2)
+    assert called == [way]
+    assert alone.path.read_bytes() == together.path.read_bytes()
+    assert np.flatnonzero(~together.readable).tolist() == [5, 299]
+
+
+def test_processes_that_decode_import_no_pytorch():
+    code = "import sys, fm_bench.data.decoding, fm_bench.data.images; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
 SCRIPT = textwrap.dedent("""

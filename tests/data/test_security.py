@@ -17,7 +17,7 @@ from rich.console import Console
 import fm_bench
 from fm_bench.catalog import UnreadableImageError
 from fm_bench.cli import main
-from fm_bench.data import images
+from fm_bench.data import images, rooted
 from fm_bench.data.archives import extract
 from fm_bench.data.contents import content_digests, picture_frames
 from fm_bench.data.images import FileSource, decode
@@ -58,7 +58,11 @@ def test_names_that_stay(name: str) -> None:
     assert inside(name) == (name != "a:b.jpg")  # a drive's letter, elsewhere
 
 
-def test_links_lead_no_further_than_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refuses", [True, False])  # whether the system opens no link when told so
+def test_links_lead_no_further_than_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool) -> None:
+    if not refuses:
+        monkeypatch.setattr(rooted, "_REFUSES_LINKS", False)
+        monkeypatch.setattr(rooted, "_CAREFUL", rooted.PLAIN)
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "img").mkdir(parents=True)
     outside.mkdir()
