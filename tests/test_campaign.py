@@ -14,7 +14,18 @@ from rich.console import Console
 
 from fm_bench import recipe
 from fm_bench.bench import Bench
-from fm_bench.campaign import Ended, Job, Place, TimeLeft, _planned, every_method, in_a_process, options_of, run_all
+from fm_bench.campaign import (
+    Ended,
+    Job,
+    Place,
+    TimeLeft,
+    _planned,
+    _recorded,
+    every_method,
+    in_a_process,
+    options_of,
+    run_all,
+)
 from fm_bench.catalog import Domain, Split
 from fm_bench.cli import main
 from fm_bench.config import RunConfig, configure
@@ -101,6 +112,17 @@ def test_a_record_of_another_run_in_the_same_folder_does_not_count(jobs, tmp_pat
     ended, said = campaign(again)
     assert said[0] == "1 runs: 0 recorded already, 1 to go"
     assert ended == Ended([], {"random on garments, seed 0": "it broke."})
+
+
+def test_a_cross_validation_is_recorded_where_all_of_its_folds_are(tmp_path):
+    places = [Place(tmp_path / str(fold) / "record.json", str(fold) * 64) for fold in (0, 1)]
+    for place in places:
+        save(make("random", fingerprint=place.fingerprint), place.path)
+    assert len(_recorded(places)) == 2
+    assert _recorded([places[0], places[1]._replace(fingerprint="2" * 64)]) == []
+    places[1].path.unlink()
+    assert _recorded(places) == []
+    assert _recorded([]) == []
 
 
 def test_what_the_data_cannot_answer_is_skipped_unless_it_was_asked_for_by_name(tmp_path):

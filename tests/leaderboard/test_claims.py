@@ -92,6 +92,12 @@ def test_few_seeds_are_provisional_and_missing_rows_untested(tmp_path):
     by_id = {verdict.claim.id: verdict for verdict in verdicts}
     assert by_id["H1"].outcome == "preserved"
     assert "fewer than 3 seeds" in by_id["H1"].reason
+    three = family(tmp_path, {"amnet": 0.6})
+    (uneven,) = [
+        v for v in judge([*three, *family(tmp_path, {"amnet/no-memory": 0.5}, seeds=(0,))]) if v.claim.id == "H1"
+    ]
+    assert uneven.seeds == (3, 1)
+    assert "fewer than 3 seeds" in uneven.reason  # the lesser side tells
     assert by_id["H2"].outcome == "untested"
     assert by_id["H2"].difference is None
     assert by_id["H2"].reason == "amnet/no-ranking on manipulate-1 was not run on the same work."
@@ -118,6 +124,34 @@ def test_other_requests_are_never_compared(tmp_path):
     assert [v.outcome for v in judge(runs) if v.claim.id == "H1"] == ["untested"]
     runs += family(tmp_path, {"amnet/no-memory": 0.5}, seeds=(0,))
     assert [v.outcome for v in judge(runs) if v.claim.id == "H1"] == ["preserved"]
+
+
+def test_of_several_configurations_the_one_with_most_seeds_speaks(tmp_path):
+    other = {"config": {"model": {"lr": 9.0}}, "finished": "2030-01-01T00:00:00+00:00"}
+    rival = family(tmp_path, {"amnet/no-memory": 0.5})
+    runs = [*family(tmp_path, {"amnet": 0.6}), *family(tmp_path, {"amnet": 0.3}, seeds=(0,), **other), *rival]
+    assert [(v.outcome, v.seeds) for v in judge(runs) if v.claim.id == "H1"] == [("preserved", (3, 3))]
+    as_many = [*family(tmp_path, {"amnet": 0.6}), *family(tmp_path, {"amnet": 0.3}, **other), *rival]
+    assert [v.outcome for v in judge(as_many) if v.claim.id == "H1"] == ["violated"]  # then the newest
+
+
+def test_what_an_approximate_index_found_says_nothing_of_a_claim(tmp_path):
+    found = {"index": "HNSW32,Flat", "protocols": {}}
+    runs = family(tmp_path, {"amnet": 0.6, "amnet/no-memory": 0.5}, seeds=(0,), search=found)
+    assert judge(runs) == []
+
+
+def test_two_protocols_are_compared_on_the_same_data_and_gallery_alone(tmp_path):
+    one = {"protocols": {"manipulate-1": "m" * 8}, "requests": {"manipulate-1": 600}}
+    hits = {"manipulate-1/accuracy@20": outcomes(0.6, 600)}
+    harder = {"manipulate-2/accuracy@20": outcomes(0.4, 500)}
+    first = run(tmp_path, "amnet", hits, **one)
+    for number, (changes, expected) in enumerate(
+        [({}, "preserved"), ({"gallery": 77}, "untested"), ({"data_digest": "ee" * 32}, "untested")]
+    ):
+        second = run(tmp_path / str(number), "amnet", harder, **changes)
+        found = {v.claim.metric: v.outcome for v in judge([first, second]) if v.claim.id == "H4"}
+        assert found["accuracy@20"] == expected, changes
 
 
 def test_damaged_requests_leave_a_claim_untested_with_the_reason(tmp_path):

@@ -172,6 +172,14 @@ def test_missing_and_damaged_requests_are_users_errors(tmp_path):
         x.per_request("manipulate-1", "accuracy@20")
 
 
+def test_of_a_run_that_lies_there_twice_the_newest_counts(tmp_path):
+    for folder, finished in (("a", "2026-01-01"), ("b", "2026-01-03"), ("c", "2026-01-02")):
+        run(tmp_path / folder, "x", {HITS: outcomes(0.5)}, fingerprint="f" * 64, finished=f"{finished}T00:00:00+00:00")
+    (found,), problems = load_runs(tmp_path)
+    assert found.path.is_relative_to(tmp_path / "b")
+    assert problems == []
+
+
 def test_runs_are_found_with_their_requests_and_filed_ones_too(tmp_path):
     x = run(tmp_path / "runs", "x", {HITS: outcomes(0.5)})
     y = run(tmp_path / "runs", "y", {HITS: outcomes(0.5)})

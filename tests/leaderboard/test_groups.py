@@ -71,6 +71,12 @@ def test_resampled_seeds_vary_as_the_mean_of_seeds_does():
     assert means.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(3), rel=0.02)
 
 
+def test_rows_with_the_same_hits_share_a_rank_though_nothing_varies(tmp_path):
+    same = hits(0.7, 200, 0)
+    found = standing([run(tmp_path, name, {METRIC: same}) for name in "ab"])
+    assert [(rank.first, rank.last) for rank in found.values()] == [(1, 2), (1, 2)]
+
+
 def test_holm_corrects_for_all_pairs(tmp_path):
     few = made(tmp_path / "few", {"a": 0.55, "b": 0.48})
     assert [rank.first for rank in standing(few).values()] == [1, 2]

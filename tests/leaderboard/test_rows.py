@@ -76,6 +76,16 @@ def test_one_seed_has_no_spread_and_a_missing_metric_is_missing():
     assert row.attribute_cell("nothing") is None
 
 
+def test_a_metric_that_one_seed_lacks_has_no_mean():
+    metrics = metrics_of(0.5)
+    del metrics["mrr@1000"]
+    runs = [make(protocols={"search": "cc"}), make(seed=1, protocols={"search": "cc"}, metrics={"search": metrics})]
+    (row,) = tables(runs)[0].rows
+    assert row.seeds == 2
+    assert row.cell("mrr@1000") is None
+    assert row.cell("accuracy@20") is not None
+
+
 def test_another_configuration_or_code_is_another_row_that_says_how_it_differs():
     config = {"seed": 1, "model": {"lr": 0.1, "dim": 256, "memory": True}}
     runs = [
