@@ -277,6 +277,12 @@ def _parse(parser: ArgumentParser, options: Sequence[str]) -> Namespace:
         raise _explain(parser, str(error.message if error.message else error)) from error
 
 
+def _kinds(complaint: str) -> list[str]:
+    """What the parser expected: names of types, and the values of a choice."""
+    kinds = re.findall(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[([^\]]*)\])", complaint)
+    return list(dict.fromkeys(value.strip("' ") for kind, choice in kinds for value in (kind or choice).split(",")))
+
+
 def _explain(parser: ArgumentParser, message: str) -> UserError:
     """The parser's complaint as one sentence with the nearest option names."""
     known = sorted(option for action in parser._actions for option in action.option_strings if option.startswith("--"))
@@ -288,9 +294,7 @@ def _explain(parser: ArgumentParser, message: str) -> UserError:
             f"--{missing.group(1)} is not given: add it to the command (with make: ARGS='--{missing.group(1)} …')."
         )
     if wrong := re.search(r'Parser key "([\w.]+)": (.*)', first):
-        kinds = " or ".join(
-            dict.fromkeys(re.findall(r"Expected an? (?:<class '([\w.]+)'>|[\w ]*)", wrong.group(2)))
-        ).strip(" or")
+        kinds = " or ".join(_kinds(wrong.group(2)))
         found = re.search(r"(?:Given value|value): (\S+)", wrong.group(2)) or re.search(r"'([^']*)'", wrong.group(2))
         value = f" {found.group(1).rstrip('.')!r}" if found else ""
         expected = f": give {kinds.replace('NoneType', 'null')}" if kinds else f" ({wrong.group(2).rstrip('.')})"
