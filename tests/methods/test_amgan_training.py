@@ -15,9 +15,10 @@ from fm_bench.data.batches import QuadrupletBatch
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.garments import GarmentsReader
 from fm_bench.errors import UserError
+from fm_bench.methods import CGAN, FCD, FLAM
 from fm_bench.methods.amgan import AMGAN, Quadruplets, halves
 from fm_bench.recipe import StageBudget
-from fm_bench.training import LAST, StageRunner
+from fm_bench.training import FINAL, LAST, StageRunner
 
 build = partial(tiny, AMGAN)
 
@@ -201,3 +202,31 @@ def test_a_broken_game_stops_keeps_the_last_good_epoch_and_goes_on_from_there(tm
     assert again.best == result.best
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+class Scripted(L.Callback):
+    """Scores of three epochs, of which the second is best, and the weights that each was given for."""
+
+    seen: list[dict[str, torch.Tensor]]
+
+    def __init__(self):
+        Scripted.seen = []
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("val/accuracy@20", torch.tensor([0.2, 0.6, 0.4])[len(self.seen)])
+        self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+
+def test_the_epoch_that_does_best_on_validation_requests_is_kept(tmp_path, monkeypatch):
+    for method in (AMGAN, CGAN, FLAM, FCD):  # the last stage, which is the one that searches
+        assert method.stages[-1].monitor == "val/accuracy@20"
+    monkeypatch.setattr("fm_bench.training.RetrievalValidation", Scripted)
+    dataset = GarmentsReader(train=160, val=150, test=60).read()
+    options = {"batch_size": 16, "eval_batch_size": 32, "cache": tmp_path / "cache"}
+    method, result = train(tmp_path / "run", FashionDataModule(dataset, image_size=(16, 16), **options))
+    assert (result.epochs, result.best) == (3, pytest.approx(0.6))
+    kept = torch.load(tmp_path / "run/stages/adversarial" / FINAL, weights_only=True)
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, Scripted.seen[1][name]), name
+        assert torch.equal(value, kept[name]), name
+    assert not torch.equal(kept["generator.paint.weight"], Scripted.seen[2]["generator.paint.weight"])
