@@ -38,8 +38,8 @@ POOL_WORTH, LIGHT_WORTH = 6.0, 0.8
 """Seconds of remaining work for which processes, which take two or three to start, are called for help; the second one
 is of sources that are ``light``, for which they take a third."""
 
-QUICK = 1e-4
-"""Seconds per picture below which two threads read fewer pictures than one."""
+QUICK = 2e-4
+"""Seconds of the processor per picture below which threads mostly wait for each other."""
 
 _JUDGE_AFTER = 1.0  # seconds: the first pictures also pay for imports and cold files
 _TRIAL = 32  # pictures of the first two chunks, the first of which warms up and the second of which is timed
@@ -88,16 +88,16 @@ def read_all(
     with _progress(label, len(names)) as advance:
         while pending:
             start, part = pending.pop(0)
-            begun = time.perf_counter()
+            begun = time.thread_time()
             unreadable += fill(start, part)
             advance(len(part))
-            done, now = start + len(part), time.perf_counter()
+            done, took = start + len(part), time.thread_time() - begun
             if limit < 2 or not start or not pending:
                 continue
-            if getattr(source, "in_threads", False) and now - begun > QUICK * len(part):
+            if getattr(source, "in_threads", False) and took > QUICK * len(part):
                 unreadable += _by_threads(fill, pending, limit, advance)
                 break
-            if _pool_pays(source, now - started, done, len(names)):
+            if _pool_pays(source, time.perf_counter() - started, done, len(names)):
                 unreadable += _by_processes(fill, pending, limit, advance)
                 break
     return sorted(unreadable)
@@ -160,10 +160,11 @@ def _by_threads(fill: _Filler, chunks: list[_Chunk], limit: int, advance: Callab
 
 def _by_processes(fill: _Filler, pending: list[_Chunk], limit: int, advance: Callable[[int], None]) -> Unreadable:
     """This process goes on with one chunk after the other, while others start and then take their share."""
-    # Threads (of torch, OpenCV, the progress bar) are about, and a forked child may wait for them for ever.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
+    # Threads (of torch, OpenCV, the progress bar) are about, and a forked child may wait for them for ever. A server
+    # that forks imports once for all of them, but this process would wait for that.
+    served = "forkserver" in multiprocessing.get_all_start_methods() and not getattr(fill.source, "light", False)
+    context = multiprocessing.get_context("forkserver" if served else "spawn")
+    if served and hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload([__name__, type(fill.source).__module__])  # imported once, not by each process
     others = min(limit - 1, len(pending))
     pool = ProcessPoolExecutor(others, context, _begin, (fill,))
