@@ -202,6 +202,7 @@ class Bench:
         facts = replace(facts, notes=[*trained.dataset.notes, *method.row_notes, *told, *facts.notes])
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)
+        self.say(f"record: {folder / record_file.FILE}")
         try:
             leave(folder, self.config, trained.dataset, method)
         except UserError as error:  # what only a page shows must not lose a run

@@ -31,10 +31,11 @@ from fm_bench.errors import UserError
 from fm_bench.files import digest
 from fm_bench.methods import Context, Method
 from fm_bench.processes import agreed, gather, tell
+from fm_bench.progress import Progress
 from fm_bench.retrieval.store import EmbeddingStore, StoreWriter
 from fm_bench.reuse import recall, remember
 from fm_bench.third_party import source_digest
-from fm_bench.training import Progress, interruptible
+from fm_bench.training import interruptible
 
 Side = Literal["gallery", "queries"]
 
@@ -251,7 +252,7 @@ def embed_to_store(
         given = {name: value for name, value in trainer.items() if name in _FOR_PREDICTION and value is not None}
         callbacks: list[Callback] = [StoreWriting(store, n, key, of)]
         if given.get("enable_progress_bar", True):
-            callbacks.append(Progress(leave=False))
+            callbacks.append(Progress(f"embedding the {of}"))
         runner = L.Trainer(
             logger=False, enable_checkpointing=False, callbacks=callbacks, use_distributed_sampler=False, **given
         )

@@ -31,7 +31,7 @@ _BEFORE_VECTORS = ("torch", "torchvision", "timm", "numpy", "albumentations", "o
 # Pages, command lines, downloads and what looks at data without training on it may change without a number moving.
 _NOT_NUMERIC = (
     *("leaderboard", "commands", "campaign.py", "tuning.py", "cli.py", "environment.py", "errors.py"),
-    *("loggers.py", "method_check.py", "method_trial.py"),
+    *("loggers.py", "progress.py", "method_check.py", "method_trial.py"),
     *("data/downloads.py", "data/fetching.py", "data/archives.py"),
     *("data/validate.py", "data/checks.py", "data/duplicates.py", "data/preview.py"),
 )

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -36,6 +36,7 @@ from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.loggers import stage_loggers
 from fm_bench.methods import Method, Stage
 from fm_bench.processes import agreed, gather, is_rank_zero
+from fm_bench.progress import Progress
 from fm_bench.recipe import StageBudget
 from fm_bench.reuse import recall, remember
 
@@ -228,7 +229,7 @@ class StageRunner:
         given = {name: value for name, value in self.trainer.items() if value is not None}
         callbacks: list[Callback] = [FiniteLoss(), timer]
         if given.get("enable_progress_bar", True) and not given.get("barebones"):
-            callbacks.append(Progress(leave=False))
+            callbacks.append(Progress(f"stage {stage.name}"))
         if stage.monitor:
             callbacks.append(RetrievalValidation())
         if given.get("enable_checkpointing", True):  # the newest last: a kill between the two repeats the epoch
@@ -292,16 +293,6 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes beside ``path`` and renames. Raises UserError if the file system refuses."""
         write_torch(Path(path), checkpoint)
-
-
-class Progress(RichProgressBar):
-    """A progress bar without the logger's version, which is the stage's name here."""
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Losses and validation scores."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class FiniteLoss(Callback):

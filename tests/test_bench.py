@@ -44,8 +44,9 @@ def test_what_cannot_be_answered_is_said_before_training(arguments, complaint, t
     assert complaint in capsys.readouterr().err
 
 
-def test_protocols_that_a_method_cannot_answer_are_left_out_with_a_note(tmp_path):
+def test_protocols_that_a_method_cannot_answer_are_left_out_with_a_note(tmp_path, capsys):
     assert bench("random", "--evaluation.protocols", "[search, detection]", out=tmp_path / "run") == 0
+    assert f"record: {tmp_path / 'run' / 'record.json'}" in capsys.readouterr().err
     record = load(tmp_path / "run" / "record.json")
     assert set(record.metrics) == {"search"}
     assert any("random finds no boxes" in note for note in record.notes)

@@ -196,11 +196,14 @@ def _rich(table: Table, new: Collection[str], width: int) -> RichTable:
     wide = width >= WIDE
     every = columns(table.key.protocol, table.metrics, TEXT)
     metrics = every if wide else narrow(every)
-    folded = any(row.folds for row in table.rows)
-    over = "folds with 95 % t-interval over folds" if folded else "seeds with 95 % interval over requests"
+    how = "95 % interval over requests"
+    if any(row.folds for row in table.rows):
+        how = "mean over folds with 95 % t-interval over folds"
+    elif any(len(row.records) > 1 for row in table.rows):
+        how = f"mean over seeds with {how}"
     result = RichTable(
         title=Text(title(table.key)),
-        caption=Text(f"{about(table)}; mean over {over}{table.searches and f'. {table.searches}'}"),
+        caption=Text(f"{about(table)}; {how}{table.searches and f'. {table.searches}'}"),
         box=SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",

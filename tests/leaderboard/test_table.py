@@ -26,6 +26,13 @@ def printed(*args, color=False, **kwargs):
     return file.getvalue()
 
 
+def test_the_caption_tells_seeds_only_where_there_are_several():
+    several, one = (" ".join(printed(everything(seeds)).split()) for seeds in ((0, 1), (0,)))
+    assert "; mean over seeds with 95 % interval over requests" in several
+    assert "; 95 % interval over requests" in one
+    assert "over seeds" not in one
+
+
 def test_terminal_table_fits_100_columns_and_has_every_part():
     text = printed([*everything((0, 1)), make("a-method-with-a-very-long-name/and-a-long-variant")])
     assert max(map(len, text.splitlines())) <= 100
