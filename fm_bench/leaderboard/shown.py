@@ -42,7 +42,8 @@ ABOUT = {
     "gallery-sweep-1": "One attribute is to change, while the gallery grows around one picture that fits.",
     "detection": "Find the garment's box in the picture, and the very same item from what is inside.",
     "classification": "One attribute is to change: what classifiers of unchanged vectors read from the changed vector.",
-    "generation": "One attribute is to change: the drawn prototype beside the same item, drawn again with the change.",
+    "generation": "One attribute is to change: the drawn prototype beside the same item, drawn again with the change; "
+    "identity copies the query.",
     "latency": "From a picture and a request to the ranked list, one query at a time.",
 }
 PAPERS: Mapping[str, Mapping[str, Any]] = {
