@@ -210,7 +210,8 @@ class FashionDataModule(L.LightningDataModule):
         train = self._fit(self._train)
         chosen = self._examples or examples(LabelledBatch, train, train, seed=self._seed, changes=self._changes)
         batches = GlobalBatches(chosen.source, self._per_step, self._seed)
-        return loader(chosen.dataset, batches, self._num_workers)
+        # Where the CPU takes the steps, on all of its cores, a thread that augments would take one away in each step.
+        return loader(chosen.dataset, batches, self._num_workers, ahead=torch.accelerator.is_available())
 
     def plain_dataloader(self) -> DataLoader[LabelledBatch]:
         """The images of the labelled stage as they are, in order; each process gets its share of the batches."""

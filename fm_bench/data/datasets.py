@@ -273,9 +273,10 @@ class Queries(Dataset[QueryBatch]):
         )
 
 
-def loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int) -> DataLoader[Any]:
-    """A loader whose sampler yields whole batches, which ``dataset`` turns into tensors."""
-    return PrefetchingLoader(
+def loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int, *, ahead: bool = True) -> DataLoader[Any]:
+    """A loader whose sampler yields whole batches, which ``dataset`` turns into tensors, one batch ``ahead`` or not."""
+    kind = PrefetchingLoader if ahead else DataLoader
+    return kind(
         dataset,
         batch_size=None,
         sampler=batches,

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import torch
 from torch.utils.data import DataLoader
 
 Batch = TypeVar("Batch")
@@ -17,14 +16,13 @@ class PrefetchingLoader(DataLoader[Any]):
     """A loader that works ahead without processes of its own, too; it changes no batch and no order.
 
     Reading, augmentation and PyTorch's arithmetic leave Python's lock while they work, so one thread is enough. With
-    ``num_workers`` the processes work ahead already, and where the CPU takes the steps, on all of its cores, a thread
-    would only take one of them away in the middle of a step: there is none then.
+    ``num_workers`` the processes work ahead already, and there is no thread.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # typed as its own iterator, which nobody asks for
         """The batches of an epoch; a failure reaches whoever asks for the batch that it belongs to."""
         batches = super().__iter__()  # draws from torch's generator, in the caller's turn and not in the thread's
-        return ahead(batches) if torch.accelerator.is_available() and not self.num_workers else batches
+        return batches if self.num_workers else ahead(batches)
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

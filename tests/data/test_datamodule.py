@@ -25,6 +25,7 @@ from fm_bench.data.batches import (
     UnlabelledPositionsBatch,
 )
 from fm_bench.data.datamodule import FashionDataModule
+from fm_bench.data.prefetch import PrefetchingLoader
 from fm_bench.data.requests import Requests, mine
 from fm_bench.data.transforms import normalise
 from fm_bench.errors import UserError
@@ -220,6 +221,16 @@ def test_two_changes_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
     asked = torch.cat([batch.indicator.sum(1) for batch in datamodule.train_dataloader()])
     assert set(asked.tolist()) == {1.0, 2.0}
     assert np.bincount(datamodule.val_requests.changes).tolist() == [0, 15, 15]
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_a_cpu_that_trains_is_left_to_it(
+    opened: FashionDataModule, monkeypatch: pytest.MonkeyPatch, accelerator: bool
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    opened.use(LabelledBatch, count=32)
+    assert isinstance(opened.train_dataloader(), PrefetchingLoader) is accelerator
+    assert isinstance(opened.val_dataloader()[1], PrefetchingLoader)
 
 
 def test_training_pictures_are_augmented(opened: FashionDataModule) -> None:

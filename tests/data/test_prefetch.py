@@ -26,17 +26,10 @@ class Squares(Dataset[torch.Tensor]):
         return 7
 
 
-@pytest.fixture
-def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something else than the CPU takes the steps."""
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-
-
 def prefetching() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-@pytest.mark.usefixtures("accelerated")
 def test_the_same_batches_and_the_same_random_numbers_afterwards() -> None:
     runs = []
     for kind in (DataLoader, PrefetchingLoader):
@@ -63,7 +56,6 @@ def test_the_next_item_is_drawn_while_one_is_in_use() -> None:
     assert list(source) == [1, 2]
 
 
-@pytest.mark.usefixtures("accelerated")
 def test_a_failure_reaches_whoever_asks_for_its_item() -> None:
     batches = iter(PrefetchingLoader(Squares(broken=2), batch_size=None))
     assert [int(next(batches)) for _ in range(2)] == [0, 1]
@@ -72,7 +64,6 @@ def test_a_failure_reaches_whoever_asks_for_its_item() -> None:
     assert not prefetching()
 
 
-@pytest.mark.usefixtures("accelerated")
 def test_an_abandoned_iteration_ends_its_thread() -> None:
     for item in PrefetchingLoader(Squares(), batch_size=None):
         assert prefetching()
@@ -82,18 +73,8 @@ def test_an_abandoned_iteration_ends_its_thread() -> None:
     assert not prefetching()
 
 
-@pytest.mark.usefixtures("accelerated")
 def test_with_processes_there_is_no_thread() -> None:
     batches = iter(PrefetchingLoader(Squares(), batch_size=None, num_workers=1))
     assert int(next(batches)) == 0
     assert not prefetching()
-    assert [int(item) for item in batches] == [i**2 for i in range(1, 7)]
-
-
-@pytest.mark.parametrize("accelerator", [False, True])
-def test_the_cpu_is_left_to_the_steps_that_it_takes_itself(monkeypatch: pytest.MonkeyPatch, accelerator: bool) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
-    batches = iter(PrefetchingLoader(Squares(), batch_size=None))
-    assert int(next(batches)) == 0
-    assert bool(prefetching()) is accelerator
     assert [int(item) for item in batches] == [i**2 for i in range(1, 7)]
