@@ -107,8 +107,9 @@ class Sums(NamedTuple):
 
     def of(self, targets: I64) -> list[Words]:
         """The binary digits, lowest first, ``(t, w)`` each, of how many attributes ``t`` targets share with images."""
-        numbers = [[digit[row[targets]] for digit in digits] for digits, row in zip(self.digits, self.row, strict=True)]
-        return _total(numbers)[: self.length]
+        rows = (row[targets] for row in self.row)
+        of_sets = [[digit[at] for digit in digits] for digits, at in zip(self.digits, rows, strict=True)]
+        return _total(of_sets)[: self.length]
 
 
 def _alike(floor: I64) -> list[I64]:
