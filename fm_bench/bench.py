@@ -198,7 +198,9 @@ class Bench:
         save_model(method, folder / MODEL)
         save_requests(folder, datamodule, asked, reports)
         save_scores(folder, outcomes | found)
-        widths = [vectors[name].shape[1] for name in asked] or [embedding_dim(method, self.config.image_size)]
+        widths = [vectors[name].shape[1] for name in asked] or [
+            embedding_dim(method, self.config.image_size, "queries")
+        ]
         facts = replace(facts, notes=[*trained.dataset.notes, *method.row_notes, *told, *facts.notes])
         record = make_record(facts, method, datamodule, outcomes | found, stages, clock.seconds, max(widths))
         record_file.save(record, folder / record_file.FILE)

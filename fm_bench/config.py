@@ -26,7 +26,7 @@ from fm_bench.data.folds import FOLDS, folded, whole_digest
 from fm_bench.data.mending import mended
 from fm_bench.data.readers import READERS
 from fm_bench.data.sample import Room, sampled
-from fm_bench.environment import computes_in_bfloat16
+from fm_bench.environment import computes_in_bfloat16, wants_gpu
 from fm_bench.errors import UserError, unknown
 from fm_bench.files import digest
 from fm_bench.leaderboard import record as record_file
@@ -46,6 +46,8 @@ SHOWN_ONLY = {
 # Where the data lie changes no number.
 _PLACES = {"root"}
 MODES = ("common", "paper")
+AUTO = "auto"
+"""In a profile, the precision that the hardware is fast in."""
 GIVEN_BY_DATA = {"attributes", "domains", "pairs", "image_size"}
 """Arguments of methods that are no settings: the schema, how many domains there are, what makes a pair, the pictures'
 height and width."""
@@ -195,6 +197,8 @@ def configure(spec: str, data: str, profile: str, mode: str, seed: int, options:
     parser = option_parser(method, data)
     _set_defaults(parser, method, merged)
     given = _parse(parser, options)
+    if merged["trainer"].get("precision") == AUTO and given.trainer.precision is None:
+        given.trainer.precision = fast_precision(given.trainer.accelerator)
     if given.budget < 1:
         raise UserError(f"--budget is {given.budget}: give at least 1 training image.")
     trainer_defaults = {
@@ -252,8 +256,8 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
         for name, value in merged[group].items():
             if group == "method" and name not in accepted:
                 continue  # a profile names the backbone for all methods; the bounds have none
-            if (group, name, value) == ("trainer", "precision", "auto"):
-                value = fast_precision()
+            if (group, name, value) == ("trainer", "precision", AUTO):
+                continue  # which one is fast depends on the accelerator, which the command line may name
             defaults[f"{group}.{name}"] = value
     for stage, budget in merged["stages"].items():
         if stage not in stages:
@@ -264,9 +268,13 @@ def _set_defaults(parser: ArgumentParser, method: str, merged: Mapping[str, Any]
     parser.set_defaults(defaults)
 
 
-def fast_precision() -> str:
-    """``bf16-mixed`` where the hardware computes in bfloat16, which nearly doubles training speed, else ``32-true``."""
-    return "bf16-mixed" if computes_in_bfloat16() else "32-true"
+def fast_precision(accelerator: Any = None) -> str:
+    """``bf16-mixed`` where the hardware computes in bfloat16, which nearly doubles training speed, else ``32-true``.
+
+    Args:
+        accelerator: where training runs, as ``Trainer`` understands it.
+    """
+    return "bf16-mixed" if computes_in_bfloat16(wants_gpu(accelerator)) else "32-true"
 
 
 def _parse(parser: ArgumentParser, options: Sequence[str]) -> Namespace:

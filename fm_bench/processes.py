@@ -6,6 +6,7 @@ An error on one process alone would leave the others waiting for it. So whatever
 cannot tell; the others see its connections close, which ``together`` puts into words.
 """
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,16 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=1)
 """How long a process waits for the others. The first one judges, draws and writes alone for as long as it takes; one
 that has ended is noticed at once and not by the clock, which is left for machines that vanish without a word."""
+
+
+@atexit.register
+def leave() -> None:
+    """Takes this process out of a gloo group, at its end at the latest.
+
+    Gloo's threads may hold tensors, and abort the process if Python is gone before them. Lightning does so for NCCL.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def world() -> tuple[int, int]:

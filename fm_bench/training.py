@@ -29,6 +29,7 @@ from fm_bench.data.batches import (
 )
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.data.examples import per_step
+from fm_bench.environment import made_with, versions
 from fm_bench.errors import UserError
 from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.extras.learned import CURVES, keep_curves
@@ -114,13 +115,14 @@ class StageRunner:
         epochs, images = self._plan(method, datamodule, stage, budget)  # later stages read what this one learns from
         fingerprint = self._fingerprint(method, stage, budget, before)
         folder = self.out / "stages" / stage.name
-        cached = cache_dir() / "stages" / fingerprint[:32]
+        elsewhere = digest(fingerprint, versions(), made_with(self.trainer.get("accelerator")))
+        cached = cache_dir() / "stages" / elsewhere[:32]  # not what other libraries or processors have trained
         shared = stage.shared and self.shares
         with agreed("looking for trained weights"):  # all processes see the same folder before they choose what to do
             if is_rank_zero() and not (folder / DONE).exists():
                 if shared and (cached / DONE).exists():
                     _copy_result(cached, folder, reused=True)
-                elif self.of_run and (found := recall("stages", fingerprint, folder, self.of_run)):
+                elif self.of_run and (found := recall("stages", elsewhere, folder, self.of_run)):
                     _take(found, folder, fingerprint)
             finished = gather(_finished(folder))[0]  # as the first process sees it
         if finished is not None:
@@ -142,7 +144,7 @@ class StageRunner:
                 with contextlib.suppress(UserError, OSError):  # without it, other runs train it once more
                     _copy_result(folder, cached)
             elif self.of_run:
-                remember("stages", fingerprint, folder, self.of_run)
+                remember("stages", elsewhere, folder, self.of_run)
         return result
 
     def _fingerprint(self, method: Method, stage: Stage, budget: StageBudget, before: str) -> str:

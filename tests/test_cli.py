@@ -8,6 +8,7 @@ import fakes
 import numpy as np
 import pytest
 
+from fm_bench import config as config_file
 from fm_bench import recipe
 from fm_bench.cli import main
 from fm_bench.config import configure
@@ -100,6 +101,23 @@ def test_the_command_line_wins_over_every_recipe():
     assert given.trainer == {"max_epochs": 2}
     assert given.reader["train"] == 50
     assert given.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("gpu", "processor", "options", "precision"),
+    [
+        (True, False, [], "bf16-mixed"),
+        (True, False, ["--trainer.accelerator", "gpu"], "bf16-mixed"),
+        (True, False, ["--trainer.accelerator", "cpu"], "32-true"),
+        (False, True, [], "32-true"),
+        (False, True, ["--trainer.accelerator", "cpu"], "bf16-mixed"),
+        (True, True, ["--trainer.precision", "32-true"], "32-true"),
+    ],
+)
+def test_training_is_as_precise_as_what_it_runs_on_computes_fast(gpu, processor, options, precision, monkeypatch):
+    monkeypatch.setattr(config_file, "computes_in_bfloat16", lambda wanted=True: gpu if wanted else processor)
+    assert configure("amnet", "garments", "quick", "common", 0, options).trainer["precision"] == precision
+    assert "precision" not in configure("amnet", "garments", "smoke", "common", 0).trainer
 
 
 def test_places_change_no_fingerprint_but_numbers_do():

@@ -3,6 +3,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -113,3 +116,19 @@ def test_every_process_hears_of_a_fault_and_of_a_death(tmp_path):
         assert everywhere == f"ValueError: no {rank}"
         assert "another process of this run has ended" in death
         assert "run the same command again" in death
+
+
+def test_a_process_leaves_its_group_before_python_ends(tmp_path):
+    script = f"""
+        import atexit
+        from torch import distributed
+        atexit.register(lambda: print("member:", distributed.is_initialized()))  # called last
+        import fm_bench.processes
+        store = distributed.FileStore({str(tmp_path / "store")!r}, 1)
+        distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        print("member:", distributed.is_initialized())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split("\n")[:2] == ["member: True", "member: False"]
