@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Recipes: the YAML files under ``benchmarks/`` that say what is run, and how they combine.
 
-Later wins: the code's defaults, profile, data set, method, its variant, its mode, and at last the command line.
+Later wins: the code's defaults, profile, data set, method, its variant, its mode, the variant's own part of that mode,
+and at last the command line.
 """
 
 import re
@@ -247,13 +248,14 @@ def defaults(method: str, variant: str, data: str, profile: str, mode: str) -> d
     merged = merge(merged, {"data": sizes.get(data, sizes.get(reader_name(data))) or {}})
     merged = merge(merged, {key: value for key, value in of_data.items() if key not in ("description", "reader")})
     parts = [of_method]
-    if variant:
-        parts.append(of_method["variants"][variant])
+    of_variant = of_method["variants"][variant] if variant else {}
+    parts.append(of_variant)
     if mode != "common":
         modes = of_method.get("modes", {})
         if mode not in modes:
             raise unknown("mode", mode, ["common", *modes])
         parts.append(modes[mode])  # after the variant, whose rates are tuned for common mode
+        parts.append(of_variant.get("modes", {}).get(mode, {}))  # what makes the variant what it is in that mode, too
     for part in parts:
         merged = merge(
             merged, {key: part[key] for key in ("method", "stages", "loader", "data", "evaluation") if key in part}

@@ -102,6 +102,7 @@ GENERATORS = EXTRACTOR | {
     "d_fits_fake": False,
     "adversarial_weight": 1.0,
     "match_weight": 1.0,
+    "target_weight": None,
     "cycle_weight": 1.0,
     "lr": 0.0002,
 }
@@ -141,10 +142,28 @@ def test_variants_of_flam_differ_in_what_their_names_say(mode):
         ("s-adv", {"online_sampling": False, "match": "target"}),
         ("shared-generator", {"shared_generator": True}),
         ("attribute-features", {"features": "attributes"}),
-        ("all-attributes", {"targets": "all"}),
+        ("all-attributes", {"targets": "all", "target_weight": 8.0}),
     ):
         assert configure(f"flam/{variant}", "garments", "paper", mode, 0).hyper == plain | change, variant
         assert change.items().isdisjoint(plain.items()), variant
+
+
+@pytest.mark.parametrize(
+    ("variant", "backbone"),
+    [
+        ("resnet50", "resnet50"),
+        ("seresnet50", "seresnet50"),
+        ("seresnext50", "seresnext50_32x4d"),
+        ("inception-resnet-v2", "inception_resnet_v2"),
+        ("densenet121", "densenet121"),
+    ],
+)
+def test_backbones_of_table_5_are_told_apart_in_both_modes(variant, backbone):
+    for mode in ("paper", "common"):
+        plain = configure("flam", "garments", "quick", mode, 0).hyper
+        config = configure(f"flam/{variant}", "garments", "quick", mode, 0)
+        assert config.hyper == plain | {"backbone": backbone}
+        assert config.stages["instances"].share == (1 if mode == "paper" else 0.12)
 
 
 @pytest.mark.slow

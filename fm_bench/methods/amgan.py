@@ -33,8 +33,8 @@ class AMGAN(Method):
 
     Differs: the sizes of kernels stand only in a figure and are ours; a request of nothing searches with the picture
     itself; the learning rate rises and falls as every method's here; the encoder starts from He's weights, having no
-    normalisation. In every mode the query's own picture is left out of the ranking, and requests that change one
-    attribute and two are asked apart; the paper keeps the query in the gallery and mixes them. In common mode the
+    normalisation. The shared protocols leave the query's own picture out of the ranking, and ask requests that change
+    one attribute and two apart; the paper, and ``amgan_s100k``, keep the query and mix them. In common mode the
     generator's losses do not saturate, classifiers learn by cross-entropy, summed over attributes, from all four real
     pictures, pictures with equal labels are no negatives of Eq. 4, and both players see the same mini-batch, so that it
     is drawn once.

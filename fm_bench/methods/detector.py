@@ -262,8 +262,7 @@ class Detector(AttributeNetwork):
             vectors: Tensor = self.backbone(regions).float()
             return vectors
         with torch.autocast(regions.device.type, torch.bfloat16, enabled=bool(self.reduced)):
-            maps: Tensor = self.backbone.features.forward_features(regions)  # type: ignore[operator]
-            return F.adaptive_avg_pool2d(maps.float(), _CELLS).flatten(1)
+            return F.adaptive_avg_pool2d(self.backbone.maps(regions).float(), _CELLS).flatten(1)
 
     # --------------------------------------------------------- the space
 

@@ -158,6 +158,9 @@ class InstanceNetwork(AttributeNetwork):
             notes.append("most items have one photo: features take images with the same full label vector as one item")
         elif self.instances == "views":
             notes.append("most items have one photo: features take augmented views of one photo as one item")
+        size, least = self.hparams["image_size"], self.backbone.least
+        if size is not None and min(size) < least:
+            notes.append(f"pictures of {min(size)} pixels are enlarged to {least}, the fewest that the backbone reads")
         if self.hparams["targets"] == "three" and not self._three:
             notes.append("the data have neither shape nor colour nor pattern: every attribute can be changed")
         left = [name for m, name in enumerate(self.schema.names) if m not in self.targets]
@@ -181,8 +184,7 @@ class InstanceNetwork(AttributeNetwork):
         if self.hparams["features"] == "attributes":
             pooled: Tensor = self.backbone(images)
             return pooled
-        maps: Tensor = self.backbone.features.forward_features(images)  # type: ignore[operator]  # timm's, not Module's
-        return maps
+        return self.backbone.maps(images)
 
     def embed_gallery(self, images: Tensor, context: Context | None = None) -> Tensor:
         """The feature, which no manipulation ever changes."""

@@ -68,12 +68,15 @@ class FLAM(InstanceNetwork):
         d_fits_fake: D minimises the second part of Eq. 4, too.
         adversarial_weight: of Eq. 3; 0 is the paper's FLAM(M/-).
         match_weight: of Eq. 4.
+        target_weight: Eq. 4 with a norm for the target's slot, weighted so, and one for the remaining slots; None is
+            the paper's single norm, in which one slot among many hardly counts.
         cycle_weight: of Eq. 5.
         lr: Adam's rate in the manipulation stage.
         others: see ``InstanceNetwork``.
 
     Raises:
-        UserError: if the discriminators have no body, or a shared one is to match the target alone.
+        UserError: if the discriminators have no body, or a shared one, which is not told the target, is to match it
+            alone or more than others.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (ATTRIBUTES, INSTANCES, EMBEDDERS, MANIPULATION)
@@ -114,6 +117,7 @@ class FLAM(InstanceNetwork):
         d_fits_fake: bool = False,
         adversarial_weight: float = 1.0,
         match_weight: float = 10.0,
+        target_weight: float | None = None,
         cycle_weight: float = 2.0,
         lr: float = 4e-3,
         image_size: tuple[int, int] | None = None,
@@ -138,10 +142,10 @@ class FLAM(InstanceNetwork):
             image_size,
         )
         self.save_hyperparameters()
-        if shared_generator and match == "target":
+        if shared_generator and (match == "target" or target_weight is not None):
             raise UserError(
-                "a shared discriminator matches all attributes in one order: give --method.match all, "
-                "or --method.shared_generator false."
+                "a shared discriminator matches all attributes in one order: give --method.match all and no "
+                "--method.target_weight, or --method.shared_generator false."
             )
         if not judge_hidden:
             raise UserError("--method.judge_hidden is empty: give the discriminators' body one width or more.")
@@ -280,7 +284,13 @@ class FLAM(InstanceNetwork):
         }
 
     def _matching(self, matched: Tensor, pairs: Pairs, *, manipulated: bool) -> tuple[float, Tensor]:
-        error = self.error(matched - self.slots(pairs, manipulated=manipulated), pairs.found)
+        difference = matched - self.slots(pairs, manipulated=manipulated)
+        weight, code = self.hparams["target_weight"], self.hparams["code"]
+        if weight is None:
+            error = self.error(difference, pairs.found)
+        else:  # the target's slot comes first
+            apart = [self.error(part, pairs.found) for part in (difference[..., :code], difference[..., code:])]
+            error = weight * apart[0] + apart[1]
         return self.hparams["match_weight"], error.sum()
 
     def manipulation_step(self, batch: UnlabelledPositionsBatch) -> dict[str, tuple[float, Tensor]]:

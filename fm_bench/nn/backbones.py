@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -19,17 +20,33 @@ class Backbone(nn.Module):
     Args:
         features: the network; its output is flattened.
         dim: length of its output.
+        least: the shortest side of a picture that it can read; smaller pictures are enlarged to it.
     """
 
-    def __init__(self, features: nn.Module, dim: int) -> None:
+    def __init__(self, features: nn.Module, dim: int, least: int = 1) -> None:
         super().__init__()
         self.features = features
         self.dim = dim
+        self.least = least
 
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, dim)`` of normalised images ``(B, 3, H, W)``."""
-        features: Tensor = self.features(images)
+        features: Tensor = self.features(self._readable(images))
         return features.flatten(1)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The last map ``(B, dim, h, w)`` of a convolutional network of timm, which others do not have."""
+        maps: Tensor = self.features.forward_features(self._readable(images))  # type: ignore[operator]  # timm's own
+        return maps
+
+    def _readable(self, images: Tensor) -> Tensor:
+        """Pictures no smaller than ``least``, in their own proportions."""
+        height, width = images.shape[-2:]
+        short = min(height, width)
+        if short >= self.least:
+            return images
+        size = [round(side * self.least / short) for side in (height, width)]
+        return F.interpolate(images, size, mode="bilinear")
 
 
 class LastMaps(nn.Module):
@@ -134,7 +151,7 @@ def build_backbone(name: str, weights: str | None = None, width: int = 4096) -> 
         backbone = _nin5_fc1(width, pretrained=pretrained)
     elif timm.is_model(name):
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        backbone = Backbone(model, int(model.num_features))  # type: ignore[arg-type]  # timm models have it, Module does not
+        backbone = Backbone(model, int(model.num_features), _LEAST.get(name, 1))  # type: ignore[arg-type]  # timm's
     else:
         raise unknown("backbone", name, [*_ALEXNET, "nin5", *timm.list_models()])
     if weights and not pretrained:
@@ -143,6 +160,8 @@ def build_backbone(name: str, weights: str | None = None, width: int = 4096) -> 
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+_LEAST = {"inception_resnet_v2": 75}
+"""The shortest side that networks read whose first layers, without padding, leave nothing of smaller pictures."""
 _ALEXNET = {"alexnet": 6, "alexnet-linear": 5, "alexnet-fc6": 3}
 """How many layers of the classifier are kept: dropout, fc6, ReLU, dropout, fc7, ReLU."""
 

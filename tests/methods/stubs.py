@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What stands in for a Trainer and for a backbone where a test builds a method by itself."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -44,3 +46,23 @@ class Maps(nn.Module):
 
 def labelled(images, labels):
     return LabelledBatch(images, labels, torch.arange(len(images)), torch.zeros(len(images)))
+
+
+def watch_turns(monkeypatch, method, players):
+    """A list that grows with every turn: whose it was, and of which of ``players(model)`` a weight has moved."""
+    seen, original = [], method.turn
+
+    @contextmanager
+    def turn(self, position):
+        before = [[value.detach().clone() for value in player.parameters()] for player in players(self)]
+        with original(self, position) as descend:
+            yield descend
+        after = [list(player.parameters()) for player in players(self)]
+        moved = [
+            any(not torch.equal(a, b) for a, b in zip(old, new, strict=True))
+            for old, new in zip(before, after, strict=True)
+        ]
+        seen.append((position, moved))
+
+    monkeypatch.setattr(method, "turn", turn)
+    return seen

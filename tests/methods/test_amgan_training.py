@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 from amgan_models import ATTRIBUTES, FRESH, SCHEMES, SMALL, beginning, logged, named, optimizers, quadruplets, tiny
+from stubs import watch_turns
 
 from fm_bench.attributes import AttributeSchema
 from fm_bench.data.batches import QuadrupletBatch
@@ -202,6 +203,14 @@ def test_a_broken_game_stops_keeps_the_last_good_epoch_and_goes_on_from_there(tm
     assert again.best == result.best
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_invariant_11_each_player_moves_alone_in_a_run(tmp_path, monkeypatch):
+    seen = watch_turns(monkeypatch, AMGAN, lambda model: (model.encoder, model.heads, model.generator))
+    dataset = GarmentsReader(train=160, val=150, test=60).read()
+    options = {"batch_size": 16, "eval_batch_size": 32, "cache": tmp_path / "cache"}
+    train(tmp_path / "run", FashionDataModule(dataset, image_size=(16, 16), **options))
+    assert seen == [(0, [True, True, False]), (1, [False, False, True])] * (3 * 2)
 
 
 class Scripted(L.Callback):

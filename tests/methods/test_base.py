@@ -89,6 +89,21 @@ def test_a_stage_without_gradients_leaves_what_it_found(tmp_path, datamodule):
     assert torch.equal(again.scale, method.scale)
 
 
+def test_a_shared_stage_is_taken_from_runs_with_the_same_libraries_and_processor_alone(
+    tmp_path, datamodule, monkeypatch
+):
+    monkeypatch.setenv("FM_BENCH_CACHE", str(tmp_path / "shared"))
+    shared = Stage("mean", LabelledBatch, trained=False, shared=True)
+    monkeypatch.setattr(Centred, "stages", (shared,))
+    assert train(tmp_path / "a", datamodule)[0].starts == 1
+    assert train(tmp_path / "b", datamodule)[0].starts == 0
+    for what in ("versions", "made_with"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"fm_bench.training.{what}", lambda *_: {"torch": "99", "processor": "Other CPU"})
+            assert train(tmp_path / what, datamodule)[0].starts == 1
+            assert train(tmp_path / "a", datamodule)[0].starts == 0  # what is begun in a folder goes on there
+
+
 def test_the_users_epochs_do_not_give_gradients_to_a_stage_without(tmp_path, datamodule):
     method, results, _ = train(tmp_path / "a", datamodule, max_epochs=1)
     assert results["mean"].epochs == 0

@@ -197,8 +197,8 @@ def test_backbones_without_maps_are_refused():
 @pytest.mark.parametrize(
     ("backbone", "side", "features", "found"),
     [
-        ("inception_resnet_v2", 64, "instances", "'inception_resnet_v2' cannot read pictures of 64 x 64"),
-        ("inception_resnet_v2", 64, "attributes", "'inception_resnet_v2' cannot read pictures of 64 x 64"),
+        ("densenet121", 28, "instances", "'densenet121' cannot read pictures of 28 x 28"),
+        ("densenet121", 28, "attributes", "'densenet121' cannot read pictures of 28 x 28"),
         ("vit_tiny_patch16_224", 64, "instances", "cannot read pictures of 64 x 64 .*224"),
         ("vit_tiny_patch16_224", 224, "instances", "shows no last map .* convolutional network of timm"),
         ("swin_tiny_patch4_window7_224", 224, "instances", "shows no last map .* convolutional network of timm"),
@@ -207,6 +207,24 @@ def test_backbones_without_maps_are_refused():
 def test_backbones_are_tried_on_the_size_of_the_pictures(backbone, side, features, found):
     with pytest.raises(UserError, match=found):
         FLAM(ATTRIBUTES, backbone=backbone, features=features, image_size=(side, side))
+
+
+def test_pictures_too_small_for_a_backbone_are_enlarged_in_their_own_proportions():
+    torch.manual_seed(0)
+    small = {"dim": 8, "classes": 2, "hidden": 9, "judge_hidden": [6]}
+    model = FLAM(ATTRIBUTES, backbone="inception_resnet_v2", image_size=(80, 60), **small).eval()
+    trunk, images = model.backbone.features, torch.randn(2, 3, 80, 60)
+    enlarged = F.interpolate(images, (100, 75), mode="bilinear")
+    seen = []
+    trunk.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        assert torch.equal(model.backbone.maps(images), trunk.forward_features(enlarged))
+        assert torch.equal(model.backbone(images), trunk(enlarged))
+        assert torch.equal(model.backbone(enlarged[..., :90, :]), trunk(enlarged[..., :90, :]))
+    assert torch.equal(seen[0], enlarged)
+    assert "pictures of 60 pixels are enlarged to 75, the fewest that the backbone reads" in model.row_notes
+    for known in (None, (100, 75)):
+        assert not any("enlarged" in note for note in FLAM(ATTRIBUTES, image_size=known, **small).row_notes)
 
 
 @pytest.mark.parametrize("features", ["instances", "attributes"])
@@ -226,7 +244,7 @@ def test_trying_a_backbone_changes_nothing(features):
         ("resnet50", 2048, 32, False),  # of the first three, which read one pixel, too: one column of the last map
         ("seresnet50", 2048, 32, False),
         ("seresnext50_32x4d", 2048, 32, False),
-        ("inception_resnet_v2", 1536, 75, True),
+        ("inception_resnet_v2", 1536, 75, False),  # which smaller ones are enlarged to
         ("densenet121", 1024, 29, True),
     ],
 )

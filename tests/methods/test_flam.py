@@ -63,6 +63,8 @@ def test_4_a_shared_generator_is_told_the_target(flam, features):
     assert not torch.allclose(made[0], made[1], atol=1e-3)
     with pytest.raises(UserError, match="one order"):
         flam(shared_generator=True, match="target")
+    with pytest.raises(UserError, match="target_weight"):
+        flam(shared_generator=True, target_weight=2.0)
 
 
 @pytest.mark.parametrize("residual", [True, False])

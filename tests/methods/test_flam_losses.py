@@ -91,6 +91,11 @@ def by_hand(model, generators, discriminators, options):
         terms["cycle_cosine"].append((x * back).sum(-1).mean() / T)
         named_ones = model.embedders.dictionary[t][[classes[t][j] for j in partners[t]]]
         terms["dictionary_cosine"].append((wanted * named_ones).sum(-1).mean() / T)
+        if (weight := given.get("target_weight")) is not None:
+            for name, difference in (("M_real", matched - own), ("M_fake", fake_matched - changed)):
+                slots = difference.chunk(T, -1)
+                target, rest = slots[0], torch.cat(slots[1:], -1)
+                terms[name][-1] = (weight * far(target, given["norm"]) + far(rest, given["norm"])).mean()
     a, m, c = given["adversarial_weight"], given["match_weight"], given["cycle_weight"]
     weights = dict(zip(names, (-a, m, m, a, m, c, 0.0, 0.0), strict=True))
     if not given["d_fits_fake"]:
@@ -125,6 +130,7 @@ def descended(module, losses, player):
         {"d_fits_fake": True},
         {"norm": "l1"},
         {"norm": "mse"},
+        {"target_weight": 3.0},
     ],
     ids=str,
 )

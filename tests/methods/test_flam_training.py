@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from stubs import watch_turns
 
 from fm_bench.data.batches import UnlabelledPositionsBatch
 from fm_bench.data.datamodule import FashionDataModule
@@ -159,33 +160,6 @@ def test_9_and_16_the_manipulation_changes_neither_features_nor_embedders(plain)
 
 
 def test_9_each_player_moves_alone(trained, monkeypatch):
-    seen = []
-
-    def watch(self, position):
-        def state():
-            return [
-                {name: value.clone() for name, value in player.state_dict().items()}
-                for player in (self.discriminators, self.generators)
-            ]
-
-        from contextlib import contextmanager
-
-        @contextmanager
-        def turn():
-            before = state()
-            with original(self, position) as descend:
-                yield descend
-            after = state()
-            moved = [
-                any(not torch.equal(value, b[name]) for name, value in a.items())
-                for a, b in zip(before, after, strict=True)
-            ]
-            seen.append((position, moved))
-
-        return turn()
-
-    original = FLAM.turn
-    monkeypatch.setattr(FLAM, "turn", watch)
+    seen = watch_turns(monkeypatch, FLAM, lambda model: (model.discriminators, model.generators))
     trained("watched")
-    assert len(seen) == 2 * 2 * 4
-    assert all(moved == [position == 0, position == 1] for position, moved in seen)
+    assert seen == [(0, [True, False]), (1, [False, True])] * (2 * 4)
