@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
@@ -118,30 +119,40 @@ def draw(
         title: above everything.
     """
     shown = sorted({int(value) for part in values for value in part})
+    texts = [names[value].replace("_", " ") for value in shown]
+    looks = _looks(texts)
     figure = Figure(figsize=(11, 4.9), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     heads = (f"before, by own {attribute}", f"after, by wanted {attribute}")
     for axis, head, part, numbers in zip((left, right), heads, points, values, strict=True):
         axis.set_title(head.replace("_", " "), fontsize=10)
-        _scatter(axis, part, numbers, shown)
-    handles = [left.scatter([], [], s=30, linewidths=0, **_style(i)) for i in range(len(shown))]
+        _scatter(axis, part, numbers, shown, looks)
+    handles = [left.scatter([], [], s=30, **look) for look in looks]
     figure.suptitle(title, fontsize=11)
-    texts = [names[value].replace("_", " ") for value in shown]
     figure.legend(
         handles, texts, loc="outside right center", title=attribute.replace("_", " "), fontsize=9, frameon=False
     )
     return figure
 
 
-def _scatter(axis: Axes, points: NDArray[np.float32], values: NDArray[np.int16], shown: list[int]) -> None:
-    for i, value in enumerate(shown):
+def _scatter(
+    axis: Axes, points: NDArray[np.float32], values: NDArray[np.int16], shown: list[int], looks: list[dict[str, Any]]
+) -> None:
+    for value, look in zip(shown, looks, strict=True):
         x, y = points[values == value].T
-        axis.scatter(x, y, s=14, linewidths=0, alpha=0.8, **_style(i))
+        axis.scatter(x, y, s=14, alpha=0.8, **look)
     axis.set_aspect("equal", adjustable="box")
     axis.set_xticks([])
     axis.set_yticks([])
 
 
-def _style(number: int) -> dict[str, Any]:
-    rounds, colour = divmod(number, len(COLOURS))
-    return {"color": COLOURS[colour], "marker": MARKERS[rounds % len(MARKERS)]}
+def _looks(values: list[str]) -> list[dict[str, Any]]:
+    """Colour and marker of each value: its own colour with a rim, if all of them are names of colours."""
+    own = [f"xkcd:{value.lower()}" for value in values]  # matplotlib's longest list of names
+    named = all(map(is_color_like, own))
+    looks = []
+    for number, value in enumerate(own):
+        rounds, colour = divmod(number, len(COLOURS))
+        fill: dict[str, Any] = {"color": value, "edgecolors": "#555555"} if named else {"color": COLOURS[colour]}
+        looks.append(fill | {"marker": MARKERS[rounds % len(MARKERS)], "linewidths": 0.4 if named else 0})
+    return looks

@@ -5,11 +5,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from fm_bench import embedding_sheet as module
 from fm_bench.bench import Bench
 from fm_bench.cli import main
 from fm_bench.config import configure
+from fm_bench.data.garments import vocabulary
 from fm_bench.embedding_sheet import COLOURS, draw, embedding_sheet, plane
 from fm_bench.errors import UserError
 from fm_bench.methods import Oracle
@@ -44,7 +46,8 @@ def test_a_finished_run_is_drawn(run, tmp_path):
     assert picture.shape == (round(4.9 * 130), 11 * 130, 3)
     again = cv2.imread(str(embedding_sheet(run, "colour", tmp_path / "again.png")))
     np.testing.assert_array_equal(picture, again)
-    colours = {tuple(int(code[i : i + 2], 16) for i in (5, 3, 1)) for code in COLOURS}
+    codes = [to_hex(f"xkcd:{name}") for name in vocabulary.COLOURS]
+    colours = {tuple(int(code[i : i + 2], 16) for i in (5, 3, 1)) for code in codes}
     present = {tuple(pixel) for pixel in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
     assert len(colours & present) >= 6  # of the legend's markers, which cover nothing
 
@@ -147,3 +150,15 @@ def test_panels_share_their_axes_and_every_value_has_a_look_of_its_own():
     box = legend.get_window_extent()
     assert box.y0 >= 0  # the whole legend is on the sheet
     assert box.y1 <= figure.bbox.height
+
+
+def test_colours_are_shown_in_their_own():
+    values = np.array([0, 1, 1, 0], np.int16)
+    points = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
+    figure = draw(points, (values, values[::-1]), ["burgundy", "Light_Blue"], "colour", "title")
+    faces = [handle.get_facecolor()[0] for handle in figure.legends[0].legend_handles]
+    red, blue = (face[[0, 2]] for face in faces)
+    assert red[0] > red[1] + 0.2
+    assert blue[1] > 0.9
+    other = draw(points, (values, values[::-1]), ["burgundy", "multi"], "colour", "title")
+    assert [to_hex(handle.get_facecolor()[0]) for handle in other.legends[0].legend_handles] == list(COLOURS[:2])
