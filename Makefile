@@ -42,13 +42,14 @@ format: setup ## let ruff rewrite the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-leaderboard: setup ## rebuild all pages in leaderboards/ and the README's tables from leaderboards/records
+leaderboard: setup ## rebuild all pages in leaderboards/ and the README's tables; fail if a record was edited
 	@$(BIN)/fm-bench leaderboard build --readme $(TABLES)
+	@$(BIN)/fm-bench leaderboard check --readme $(TABLES)
 
 check: setup ## fail if the published page or table is not what the records say
 	@$(BIN)/fm-bench leaderboard check --readme $(TABLES)
 
-regress: setup ## run methods again (all recorded, or METHOD=…), fail on a drop beyond the noise: make regress PROFILE=quick
+regress: setup ## run methods again (all with recorded scores, or METHOD=…), fail on a drop beyond the noise: make regress PROFILE=quick
 	@$(BIN)/fm-bench regress $(or $(METHOD),all) --data $(DATA) --profile $(PROFILE) $(ARGS)
 
 speed: setup ## benchmarks of our own hot paths, as ratios; also writes runs/speed/*.json

@@ -2,6 +2,7 @@
 """The workflows are what GitHub accepts, and do what their names say."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,39 @@ def test_the_regression_test_runs_nightly_and_by_label_and_uploads_in_any_case()
     defaults = "runs/regress/summary.md", f"runs/regress/{PAGE}", f"runs/regress/{METHODS}"  # the page links to these
     assert set(upload["with"]["path"].split()) >= set(defaults)
     assert '"runs/regress/summary.md"' in Path(regress.__file__).read_text()
+
+
+def test_pages_publishes_the_leaderboards_alone_and_only_what_the_check_has_passed():
+    path = ROOT / ".github" / "workflows" / "pages.yml"
+    content = read(path)
+    assert content["on"]["push"]["branches"] == ["main"]
+    assert content["permissions"] == {}
+    check, publish = content["jobs"]["check"], content["jobs"]["publish"]
+    assert publish["needs"] == "check"
+    assert not any("if" in part for part in (check, publish, *steps(path)))  # a failed check is not stepped over
+    assert not any("continue-on-error" in part for part in (check, *check["steps"]))
+    assert check["steps"][-1]["run"] == "make check"
+    assert check["permissions"] == {"contents": "read"}
+    assert not any("run" in step for step in publish["steps"])  # what publishes runs nothing of ours
+    assert [step["with"]["path"] for step in steps(path) if "upload-pages-artifact" in step.get("uses", "")] == [
+        "leaderboards"
+    ]
+    assert publish["steps"][-1]["uses"].startswith("actions/deploy-pages@")
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck: setup")[2].partition("\n\n")[0]
+    assert "fm-bench leaderboard check --readme $(TABLES)" in recipe
+
+
+@pytest.mark.parametrize("failing", ["build", "check", ""])
+def test_make_leaderboard_builds_then_checks_and_fails_with_either(failing, tmp_path):
+    """A program in the place of fm-bench notes what it is asked, and fails where ``failing`` says."""
+    program = tmp_path / "fm-bench"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ntest "$2" != "{failing}"\n')
+    program.chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt", ".venv/.installed"):  # the last is newer than the others
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    command = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), f"BIN={tmp_path}", "leaderboard"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode == 0) == (failing == ""), done.stderr
+    asked = [f"leaderboard {what} --readme README.md docs/results.md" for what in ("build", "check")]
+    assert (tmp_path / "asked").read_text().splitlines() == asked[: 1 if failing == "build" else 2]

@@ -2,7 +2,9 @@
 """``fm-bench regress``: whether runs do worse than the recorded ones."""
 
 import argparse
+import importlib.metadata
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from fm_bench.commands.bench import jobs_of, page_after
 from fm_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from fm_bench.campaign import Job
     from fm_bench.leaderboard.regress import Measured
 
 RECORDS = Path("leaderboards/records")
@@ -28,7 +31,10 @@ def add(commands: Commands) -> None:
     text = "run methods again; exit status 1 if one does worse than its records, beyond their noise"
     command = new_command(commands, "regress", _regress, text, takes_options=True)
     command.add_argument(
-        "methods", nargs="+", metavar="METHOD", help="name or name/variant, or all: every recorded one"
+        "methods",
+        nargs="+",
+        metavar="METHOD",
+        help="name or name/variant, or all: every one with a recorded score of a protocol that it would be asked",
     )
     command.add_argument("--data", nargs="+", default=["garments"], help="see `fm-bench list data` (default garments)")
     command.add_argument("--profile", default="smoke", help="smoke (default) or quick")
@@ -44,8 +50,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--runs",
         type=Path,
-        help=f"where the runs are kept (default {RUNS[False]}; with --update {RUNS[True]}, since what is recorded "
-        "is not run again, and none is to be compared with itself)",
+        help=f"where the runs are kept (default {RUNS[False]}; with --update {RUNS[True]}, since none is to be "
+        "compared with itself), below a folder for these libraries on this machine: with others they are run again",
     )
     command.add_argument("--summary", type=Path, default=Path("runs/regress/summary.md"), help="Markdown to write")
     command.add_argument("--update", action="store_true", help="record the runs in the baseline file, test nothing")
@@ -58,22 +64,22 @@ def _regress(options: argparse.Namespace) -> int:
 
     baseline = _baseline(options)
     recorded = [] if options.update else _recorded(baseline, options)
-    if EVERY in options.methods and not options.update:
-        options.methods = sorted({run.name for run in recorded})
-    if not options.methods:
-        raise UserError(
-            f"{baseline} has no run of profile {options.profile} on {' or '.join(options.data)}: record some with "
-            "`fm-bench regress --update METHOD …`."
-        )
-    options.runs = options.runs or RUNS[options.update]
+    place = options.runs or RUNS[options.update]
+    options.runs = place / surroundings()
     options.seeds = SEEDS[options.update] if options.seeds is None else options.seeds
     console = Console(stderr=True)
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    jobs = jobs_of(options)
-    with page_after(options.runs, say):
+    every = EVERY in options.methods and not options.update
+    jobs = _jobs_of_all(options, recorded, say) if every else jobs_of(options)
+    if not jobs:
+        raise UserError(
+            f"{baseline} has no score of profile {options.profile} on {' or '.join(options.data)}: record some with "
+            "`fm-bench regress --update METHOD …`."
+        )
+    with page_after(place, say):
         records, failures = run_all(jobs, options.runs, say)
     fresh = [Measured.of(record) for record in records]
     if options.update:
@@ -84,6 +90,39 @@ def _regress(options: argparse.Namespace) -> int:
     findings, broken = judge(fresh, recorded), [f"{name}: {sentence}" for name, sentence in failures.items()]
     _publish(summary(findings, broken), options.summary)
     return EXIT_CHECK_FAILED if failed(findings, broken) else 0
+
+
+def _jobs_of_all(
+    options: argparse.Namespace, recorded: "Sequence[Measured]", say: Callable[[str], None]
+) -> "list[Job]":
+    """Every recorded method on the data of its records, but for those whose records leave nothing to compare."""
+    from fm_bench.campaign import options_of
+
+    jobs = []
+    for data in options.data:
+        names = sorted({run.name for run in recorded if run.data == data})
+        fitting = options_of(data, options.data, options.rest)
+        own = vars(options) | {"methods": names, "data": [data], "rest": fitting}
+        for job in jobs_of(argparse.Namespace(**own)):
+            config = job.configs[0]
+            known = (run.scores.keys() for run in recorded if (run.name, run.data) == (config.label, data))
+            if any(protocols & set(config.evaluation.every) for protocols in known):
+                jobs.append(job)
+            else:
+                say(f"{job.name} is left out: no record has a score of what it would be asked")
+    return jobs
+
+
+def surroundings() -> str:
+    """A digest of every installed package and of the machine: what can change a result beside settings, data and code.
+
+    The fingerprint of a run knows neither, and without them a test after an upgrade would find the runs of before.
+    """
+    from fm_bench.environment import hardware, versions
+    from fm_bench.files import digest
+
+    installed = sorted({f"{package.name} {package.version}" for package in importlib.metadata.distributions()})
+    return digest(installed, versions(), hardware())[:8]
 
 
 def _baseline(options: argparse.Namespace) -> Path:

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Whether a run does worse than the recorded runs of the same method, by more than these differ among themselves.
 
-The band of what is to be expected of one more run follows from the recorded seeds: with several, the 95 % prediction
-interval of a further value (Student's t); with one, the record's own bootstrap interval over requests, in which
-training noise is missing. Times and memory are compared only on the same hardware, and have a fixed allowance as well,
-since a machine has other things to do.
+What is to be expected of one more run follows from the recorded seeds of its method and, since these are few, from how
+much seeds of the other methods in its table vary (``bands``). A run of tens of methods compares hundreds of scores, of
+which some lie beyond what is expected by chance: Holm's correction over all scores that are judged together keeps the
+chance of any false alarm near ``LEVEL``. Times and memory are compared only with runs of the same settings on the same
+hardware, and have a fixed allowance, since a machine has other things to do.
 """
 
 import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from scipy.stats import t as student
-
 from fm_bench.errors import UserError
 from fm_bench.files import digest, write_json
-from fm_bench.leaderboard.folds import fold_of
+from fm_bench.leaderboard.bands import LEVEL, Score, Usual, expected, quantile, usual
+from fm_bench.leaderboard.folds import fold_of, holm
 from fm_bench.leaderboard.record import Record, find, load
-from fm_bench.leaderboard.rows import key_of, settings
+from fm_bench.leaderboard.rows import CEILING, FLOOR, key_of, settings
 from fm_bench.leaderboard.shown import headline, is_lower, number, unit, words
 
 SCHEMA = 1
@@ -31,18 +31,8 @@ ALLOWED_ALONE = 1.5
 """The factor where one seed is recorded, which tells nothing of how a time varies."""
 _COSTS = {"training": "training time", "query": "time per query", "memory": "peak memory"}
 _UNITS = {"training": "s", "query": "ms", "memory": "MiB"}
+OTHER_SETTINGS = "recorded with other settings"
 Verdict = Literal["ok", "worse", "not compared"]
-
-
-class Score(NamedTuple):
-    """The headline of one protocol; ``work`` is a digest of what was asked, of what, and how it is counted."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    requests: int
-    work: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +95,7 @@ class Measured:
 
 
 class Finding(NamedTuple):
-    """One comparison: a row of the summary."""
+    """One comparison: a row of the summary; ``p`` is that of a score, before or after Holm's correction."""
 
     name: str
     data: str
@@ -115,45 +105,113 @@ class Finding(NamedTuple):
     now: str
     verdict: Verdict
     why: str = ""
+    p: float | None = None
+
+
+Table = tuple[str, str, str, str, str, str]
+"""Data, profile, mode, protocol, metric and digest of the work: what scores must share to be compared."""
 
 
 def judge(fresh: Sequence[Measured], recorded: Sequence[Measured]) -> list[Finding]:
-    """Every headline, time and memory of ``fresh`` beside the recorded runs of the same method, data and profile."""
-    return [finding for run in fresh for finding in _judge(run, recorded)]
+    """Every headline, time and memory of ``fresh`` beside the recorded runs of the same method, data and profile.
+
+    All of ``fresh`` is one family of tests: a score is worse if its p-value, corrected for all of them, is below
+    ``LEVEL``.
+    """
+    known = _usual(recorded)
+    found = [finding for run in fresh for finding in _judge(run, recorded, known)]
+    tested = [at for at, finding in enumerate(found) if finding.p is not None]
+    before = [finding.p for finding in found if finding.p is not None]
+    for at, alone, p in zip(tested, before, holm(before), strict=True):
+        found[at] = _decided(found[at], alone, p, len(tested))
+    return found
 
 
-def _judge(run: Measured, recorded: Sequence[Measured]) -> list[Finding]:
-    same = [known for known in recorded if known.place == run.place]
+def _decided(finding: Finding, alone: float, p: float, scores: int) -> Finding:
+    """A comparison of a score with its verdict, given its p-value ``alone`` and among all ``scores``."""
+    if p < LEVEL:
+        return finding._replace(verdict="worse", p=p, why=_joined(finding.why, f"p {p:.2g}"))
+    if alone < LEVEL:
+        chance = f"beyond what is expected, as happens by chance among {scores} scores: p {p:.2g}"
+        return finding._replace(p=p, why=_joined(finding.why, chance))
+    return finding._replace(p=p)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _usual(recorded: Sequence[Measured]) -> dict[Table, Usual]:
+    """What seeds do in every table of ``recorded``."""
+    rows: dict[Table, dict[tuple[str, str], dict[int, float]]] = {}
+    for run in sorted(recorded, key=lambda run: run.finished):
+        if _competes(run):
+            for protocol, score in run.scores.items():
+                row = rows.setdefault(_table(run, protocol, score), {}).setdefault((run.name, run.settings), {})
+                row[run.seed] = score.value  # the newest run of a seed counts
+    return usual({table: [[*row.values()] for row in of.values()] for table, of in rows.items()})
+
+
+def _competes(run: Measured) -> bool:
+    """Whether it is a method, whose training varies as that of others does, and no floor or ceiling."""
+    return not {run.name, run.name.partition("/")[0]} & (FLOOR | CEILING)
+
+
+def _table(run: Measured, protocol: str, score: Score) -> Table:
+    return run.data, run.profile, run.mode, protocol, score.metric, score.work
+
+
+def _judge(run: Measured, recorded: Sequence[Measured], known: Mapping[Table, Usual]) -> list[Finding]:
+    same, note = _baseline(run, recorded)
     if not same:
-        return [_not_compared(run, "everything", "nothing is recorded")]
-    note = ""
-    if alike := [known for known in same if known.settings == run.settings]:
-        same = alike
-    else:
-        newest = max(same, key=lambda known: known.finished)
-        same, note = [known for known in same if known.settings == newest.settings], "recorded with other settings"
-    same = list({known.seed: known for known in sorted(same, key=lambda known: known.finished)}.values())
-    findings = [_score(run, protocol, same, note) for protocol in run.scores]
-    lost = sorted({protocol for known in same for protocol in known.scores} - run.scores.keys())
+        return [_not_compared(run, "everything", "nothing is recorded that was asked the same")]
+    findings = [_score(run, protocol, same, known, note) for protocol in run.scores]
+    lost = sorted({protocol for each in same for protocol in each.scores} - run.scores.keys())
     findings += [_lost(run, protocol, note) for protocol in lost]
-    here = [known for known in same if known.machine == run.machine]
-    return findings + [_cost(run, cost, here, note) for cost in run.costs]
+    return findings + [_cost(run, cost, same, note) for cost in run.costs]
 
 
-def _score(run: Measured, protocol: str, recorded: Sequence[Measured], note: str) -> Finding:
+def _baseline(run: Measured, recorded: Sequence[Measured]) -> tuple[list[Measured], str]:
+    """The recorded runs that ``run`` is compared with, one of each seed, and a note if their settings are others.
+
+    They have a score of a protocol of ``run``, asked the same if any was: what was recorded for its latency alone,
+    after little training, says nothing of accuracy. Without any of the same settings, those of the newest run stand in.
+    """
+    there = [known for known in recorded if known.place == run.place and known.scores.keys() & run.scores.keys()]
+    there = [known for known in there if _asked_the_same(run, known)] or there
+    same, note = [known for known in there if known.settings == run.settings], ""
+    if there and not same:
+        newest = max(there, key=lambda known: known.finished)
+        same, note = [known for known in there if known.settings == newest.settings], OTHER_SETTINGS
+    return list({known.seed: known for known in sorted(same, key=lambda known: known.finished)}.values()), note
+
+
+def _asked_the_same(run: Measured, known: Measured) -> bool:
+    """Whether a score of the one can be compared with one of the other."""
+    return any(
+        (score.metric, score.work) == (now.metric, now.work)
+        for protocol, score in known.scores.items()
+        if (now := run.scores.get(protocol))
+    )
+
+
+def _score(
+    run: Measured, protocol: str, recorded: Sequence[Measured], known: Mapping[Table, Usual], note: str
+) -> Finding:
     now = run.scores[protocol]
-    known = [each.scores[protocol] for each in recorded if protocol in each.scores]
-    asked = [score for score in known if (score.work, score.metric) == (now.work, now.metric)]
+    there = [each.scores[protocol] for each in recorded if protocol in each.scores]
+    asked = [score for score in there if (score.work, score.metric) == (now.work, now.metric)]
     what = f"{protocol} {words(now.metric)}"
     if not asked:
-        why = "other data, requests or gallery than recorded" if known else "not recorded"
+        why = "other data, requests or gallery than recorded" if there else "not recorded"
         return _not_compared(run, what, why)
-    low, high, how = expected(asked)
-    worse = now.value > high if is_lower(now.metric) else now.value < low
-    mean, one_end = statistics.fmean(score.value for score in asked), high if is_lower(now.metric) else low
-    band = f"{'at most' if is_lower(now.metric) else 'at least'} {number(now.metric, one_end)} ({how})"
-    shown = number(now.metric, mean), band, number(now.metric, now.value)
-    return Finding(run.name, run.data, what, *shown, "worse" if worse else "ok", note)
+    lower = is_lower(now.metric)
+    there_usual = known.get(_table(run, protocol, now), Usual()) if _competes(run) else Usual()
+    band = expected(asked, there_usual, lower_is_better=lower)
+    sign = 1 if lower else -1
+    end = f"{'at most' if lower else 'at least'} {number(now.metric, band.mean + sign * band.margin)} ({band.how})"
+    shown = number(now.metric, band.mean), end, number(now.metric, now.value)
+    return Finding(run.name, run.data, what, *shown, "ok", note, band.p(sign * (now.value - band.mean)))
 
 
 def _lost(run: Measured, protocol: str, note: str) -> Finding:
@@ -163,30 +221,17 @@ def _lost(run: Measured, protocol: str, note: str) -> Finding:
     return Finding(run.name, run.data, protocol, "recorded", "a result", "none", "worse", "see the notes of its record")
 
 
-def expected(scores: Sequence[Score]) -> tuple[float, float, str]:
-    """Between which ends one more run's score is expected, and in words how we know.
-
-    The band is never narrower than one request to either side: that much may change with the order of a sum.
-    """
-    values = [score.value for score in scores]
-    mean, least = statistics.fmean(values), 1 / min(score.requests for score in scores)
-    if len(values) == 1:
-        low, high, how = scores[0].low, scores[0].high, "1 seed, bootstrap over requests"
-    else:
-        half = _margin(values)
-        low, high, how = mean - half, mean + half, f"{len(values)} seeds"
-    return min(low, mean - least), max(high, mean + least), how
-
-
 def _margin(values: Sequence[float]) -> float:
     """Half the width of the 95 % prediction interval of one more value."""
     n = len(values)
-    return float(student.ppf(0.975, n - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+    return quantile(n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
 
 
 def _cost(run: Measured, cost: str, recorded: Sequence[Measured], note: str) -> Finding:
     what = _COSTS[cost]
-    values = [known.costs[cost] for known in recorded if cost in known.costs]
+    if note:  # more training, or a larger gallery, takes more of everything
+        return _not_compared(run, what, note)
+    values = [known.costs[cost] for known in recorded if cost in known.costs and known.machine == run.machine]
     if not values:
         return _not_compared(run, what, "not recorded on this hardware")
     mean, (factor, amount) = statistics.fmean(values), ALLOWED[cost]
@@ -212,12 +257,22 @@ def failed(findings: Sequence[Finding], failures: Sequence[str] = ()) -> bool:
 
 def unproved(findings: Iterable[Finding]) -> list[str]:
     """The methods of which nothing but time or memory was compared: such a test would pass whatever they find."""
-    compared: dict[str, bool] = {}
+    return [name for name, kinds in _compared(findings).items() if "score" not in kinds]
+
+
+def uncosted(findings: Iterable[Finding]) -> list[str]:
+    """The methods of which neither time nor memory was compared: such a test would pass whatever they take."""
+    return [name for name, kinds in _compared(findings).items() if "cost" not in kinds]
+
+
+def _compared(findings: Iterable[Finding]) -> dict[str, set[str]]:
+    """Of every method and data set, whether a ``score`` and a ``cost`` was compared."""
+    compared: dict[str, set[str]] = {}
     for finding in findings:
-        name = f"{finding.name} on {finding.data}"
-        scored = finding.verdict != "not compared" and finding.what not in _COSTS.values()
-        compared[name] = compared.get(name, False) or scored
-    return [name for name, scored in compared.items() if not scored]
+        kinds = compared.setdefault(f"{finding.name} on {finding.data}", set())
+        if finding.verdict != "not compared":
+            kinds.add("cost" if finding.what in _COSTS.values() else "score")
+    return compared
 
 
 def summary(findings: Sequence[Finding], failures: Sequence[str] = ()) -> str:
@@ -225,26 +280,50 @@ def summary(findings: Sequence[Finding], failures: Sequence[str] = ()) -> str:
     from fm_bench.leaderboard.table import escape, line
 
     order: dict[Verdict, int] = {"worse": 0, "ok": 1, "not compared": 2}
+    lines = [f"## fm-bench regress: {_head(findings, failures)}", "", *(f"- {escape(failure)}" for failure in failures)]
+    lines += [f"- {escape(name)}: no score could be compared, so this test has failed" for name in unproved(findings)]
+    lines += _on_costs(findings)
+    lines += ["", line(["method", "data", "what", "recorded", "expected", "now", "verdict"]), line([":---"] * 7)]
+    for finding in sorted(findings, key=lambda finding: order[finding.verdict]):
+        verdict = f"**{finding.verdict}**" if finding.verdict == "worse" else finding.verdict
+        said = f"{verdict} ({finding.why})" if finding.why else verdict
+        lines.append(line([*(escape(part) for part in finding[:6]), said]))
+    lines += ["", _EXPECTED.format(scores=sum(finding.p is not None for finding in findings), level=LEVEL)]
+    return "\n".join(lines) + "\n"
+
+
+_EXPECTED = (
+    "Expected is the 95 % prediction interval of one more run, from the recorded seeds and from how much seeds of "
+    "the other methods in the table vary. Where no method has several seeds, it is the bootstrap interval over "
+    "requests, in which training noise is missing. {scores} scores were compared, and of many, some lie beyond it by "
+    "chance: a score is worse if its p-value, after Holm's correction for all {scores}, is below {level}, so that this "
+    "is about the chance of any false alarm among them. Times and memory are compared only with runs of the same "
+    "settings on the same hardware."
+)
+
+
+def _head(findings: Sequence[Finding], failures: Sequence[str]) -> str:
+    """What was found, in a few words."""
     compared = [finding for finding in findings if finding.verdict != "not compared"]
     worse = [finding for finding in compared if finding.verdict == "worse"]
     if worse or failures:
         head = f"{len(worse)} of {len(compared)} comparisons are worse, {len(failures)} runs failed"
     else:
         head = f"nothing became worse in {len(compared)} comparisons" if compared else "nothing could be compared"
-    lines = [f"## fm-bench regress: {head}", "", *(f"- {escape(failure)}" for failure in failures)]
-    lines += [f"- {escape(name)}: no score could be compared, so this test has failed" for name in unproved(findings)]
-    lines += ["", line(["method", "data", "what", "recorded", "expected", "now", "verdict"]), line([":---"] * 7)]
-    for finding in sorted(findings, key=lambda finding: order[finding.verdict]):
-        verdict = f"**{finding.verdict}**" if finding.verdict == "worse" else finding.verdict
-        said = f"{verdict} ({finding.why})" if finding.why else verdict
-        lines.append(line([*(escape(part) for part in finding[:6]), said]))
-    lines += [
-        "",
-        "Expected is the 95 % prediction interval of one more run, from the recorded seeds. Of one recorded seed it is "
-        "the bootstrap interval over requests, in which training noise is missing. Times and memory are compared only "
-        "on the same hardware.",
-    ]
-    return "\n".join(lines) + "\n"
+    no_cost = bool(compared) and set(uncosted(findings)) == _compared(findings).keys()
+    return head + (", no cost was compared" if no_cost else "")
+
+
+def _on_costs(findings: Sequence[Finding]) -> list[str]:
+    """A line for the methods of which no time or memory was compared, if there are any."""
+    from fm_bench.leaderboard.table import escape
+
+    names = uncosted(findings)
+    if not names:
+        return []
+    whose = "" if set(names) == _compared(findings).keys() else f" of {escape(', '.join(names))}"
+    why = "no record with these settings on this hardware"
+    return [f"- **No cost was compared{whose}: {why}.** More time or memory would not have been noticed."]
 
 
 def recorded_in(place: Path) -> list[Measured]:
