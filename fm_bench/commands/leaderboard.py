@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fm_bench.commands import EXIT_CHECK_FAILED, Commands, new_command
+from fm_bench.errors import UserError
 
 
 def add(commands: Commands) -> None:
@@ -26,8 +27,12 @@ def add(commands: Commands) -> None:
     command.add_argument("--records", type=Path, default=Path("leaderboards/records"))
     command.add_argument("--replace", action="store_true", help="in the place of a filed record of the same run")
     command = new_command(actions, "extras", _extras, "prepare what the method's page shows of finished runs")
-    command.add_argument("run_dirs", type=Path, metavar="DIR", nargs="+", help="folders of runs")
-    command.add_argument("--records", type=Path, help="file it beside the records in this folder, too")
+    command.add_argument("run_dirs", type=Path, metavar="DIR", nargs="*", help="folders of runs")
+    command.add_argument(
+        "--records",
+        type=Path,
+        help="file it beside the records in this folder, too; without DIR, note the SHA-256 of what was filed without",
+    )
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -86,8 +91,15 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _extras(options: argparse.Namespace) -> int:
-    from fm_bench.extras.collect import prepare
-    from fm_bench.leaderboard.extras import file_extras
+    from fm_bench.leaderboard.filing import file_extras, list_extras
+
+    if not options.run_dirs:
+        if options.records is None:
+            raise UserError("leaderboard extras was given nothing to do: name folders of runs, or --records.")
+        for path in list_extras(options.records):
+            print(path)
+        return 0
+    from fm_bench.extras.collect import prepare  # imports torch
 
     for run in options.run_dirs:
         print(prepare(run))

@@ -2,9 +2,10 @@
 """Whether our runs preserve the papers' claims, which ``papers`` lists.
 
 A claim is an order, "X beats Y on this metric"; absolute numbers of different data are never compared. The verdict
-follows from the 95 % bootstrap interval, over requests and seeds, of X's lead over Y (X minus Y, or Y minus X where
-lower is better): *preserved* if it lies above 0, *undecided* if it contains 0, *violated* if it lies below. Where the
-paper's own difference is about nothing, *undecided* counts as preserved.
+follows from the 95 % interval, over requests and seeds, of X's lead over Y (X minus Y, or Y minus X where lower is
+better): *preserved* if it lies above 0, *undecided* if it contains 0, *violated* if it lies below. Where the paper's
+own difference is about nothing, *undecided* counts as preserved. The noise of training is pooled, as ``resampling``
+says, over all methods that are asked for the same.
 """
 
 import dataclasses
@@ -17,12 +18,12 @@ from fm_bench.errors import UserError
 from fm_bench.leaderboard.compare import Run, scores
 from fm_bench.leaderboard.papers import CLAIMS, Claim, Measure
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.resampling import Comparison, Sample, Scores, contrast, sample
-from fm_bench.leaderboard.rows import Key, Row, Table, tables
+from fm_bench.leaderboard.resampling import Comparison, Noise, Sample, Scores, contrast, paired, sample
+from fm_bench.leaderboard.rows import Key, Row, Table, speaker, tables
 from fm_bench.recipe import EXACT
 
 Outcome = Literal["preserved", "undecided", "violated", "untested"]
-SEEDS = 3  # fewer make a verdict provisional: the noise of training is not in the interval, or hardly known
+SEEDS = 3  # fewer make a verdict provisional: the noise of training is that of other methods, or left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,8 @@ def _answers(table: Table, runs: Mapping[str, Run], wanted: Sequence[Measure]) -
     rows: dict[str, Row] = {}
     for name in {measure.method for measure in wanted}:
         named = [row for row in table.rows if row.first.name == name]
-        if named:  # of several configurations, the one with most seeds speaks for the method, then the newest
-            rows[name] = max(named, key=lambda row: (len(row.records), row.records[-1].finished))
+        if named:
+            rows[name] = speaker(named)
     columns: dict[Measure, Scores] = {}
     problems: dict[Measure, str] = {}
     parts: dict[Measure, list[Measure]] = {}
@@ -169,13 +170,33 @@ def _verdict(claim: Claim, x: Answers, y: Answers | None) -> Verdict:
         if measure in answers.problems:
             return Verdict(claim, *place, "untested", reason=answers.problems[measure])
     assert y is not None
-    sides = x.samples[claim.of_x], y.samples[claim.of_y]
-    found = contrast(*(reversed(sides) if claim.lower else sides))
+    ours, theirs, noise = x.samples[claim.of_x], y.samples[claim.of_y], _noise(claim, x, y)
+    found = contrast(theirs, ours, noise) if claim.lower else contrast(ours, theirs, noise)
     seeds = len(x.rows[claim.x].records), len(y.rows[claim.y].records)
-    reasons = [f"Provisional: fewer than {SEEDS} seeds."] if min(seeds) < SEEDS else []
+    reasons = []
+    if min(seeds) < SEEDS:
+        unknown = "" if noise.df else ", and no method here has several to tell the noise of training"
+        reasons.append(f"Provisional: fewer than {SEEDS} seeds{unknown}.")
     if claim.tie and found.low <= 0 <= found.high:
-        reasons.append("The paper's own difference is small, and nothing here speaks against it.")
-    return Verdict(claim, *place, outcome(found, claim.tie), found, seeds, " ".join(reasons))
+        reasons.append(f"The paper's own difference is small ({claim.tie}), and nothing here speaks against it.")
+    return Verdict(claim, *place, outcome(found, bool(claim.tie)), found, seeds, " ".join(reasons))
+
+
+def _noise(claim: Claim, x: Answers, y: Answers) -> Noise:
+    """What training adds to what the claim compares, over all methods that were asked for the same.
+
+    Where both sides are of the same networks, it is what training adds to the difference of the two.
+    """
+    if paired(x.samples[claim.of_x], y.samples[claim.of_y]):
+        others = ((one, y.samples.get(claim.of_y._replace(method=name))) for name, one in _like(claim.of_x, x))
+        return Noise.pooled(one.runs - other.runs for one, other in others if other and paired(one, other))
+    asked = {(answers.key, of[1:]): _like(of, answers) for of, answers in ((claim.of_x, x), (claim.of_y, y))}
+    return Noise.pooled(one.runs for found in asked.values() for _, one in found)
+
+
+def _like(measure: Measure, answers: Answers) -> list[tuple[str, Sample]]:
+    """Every method with what it answered of the same metric and requests."""
+    return [(of.method, one) for of, one in answers.samples.items() if of[1:] == measure[1:]]
 
 
 def _other(claim: Claim, x: Answers, answers: Sequence[Answers]) -> Answers | None:

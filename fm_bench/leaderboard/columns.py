@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from fm_bench.evaluation.sweep import RATIO
@@ -24,7 +24,9 @@ class Column:
     Attributes:
         group: key of the column group it stands under.
         head, small: the head and the small print under it.
-        title: the definition in full.
+        name: what it is called where its group cannot be seen: no other column of its table is called so, and the head
+            is a part of it.
+        definition: what it means, in full.
         cell: what it shows of a row, or None where the row has no value.
         metric: its metric, if it is one.
     """
@@ -32,7 +34,8 @@ class Column:
     group: str
     head: str
     small: str
-    title: str
+    name: str
+    definition: str
     cell: Callable[[Row], Shown | None]
     metric: str = ""
 
@@ -43,7 +46,7 @@ GROUPS = {
     "sweep": ("accuracy@20 by gallery size", "and its increment from the largest gallery to the smallest"),
     "detection": (
         "boxes and what they find",
-        "ap: average precision of the boxes, at an overlap; accuracy@k of search",
+        "how well they fit, at an overlap; and what is found with them, accuracy@k",
     ),
     "ndcg": (
         "ndcg@k",
@@ -61,7 +64,7 @@ GROUPS = {
     ),
     "latency": (
         "milliseconds for one query",
-        "means, and percentiles of the sum; the model is warm, and queries come one at a time",
+        "means, and percentiles of the sum, less is better; the model is warm, and queries come one at a time",
     ),
     "timed": (
         "milliseconds, one query at a time",
@@ -73,12 +76,30 @@ _ITEM = ("accuracy@k", "share of requests with the very same item among the firs
 _FAMILIES = {
     "accuracy": ("first {k}", "share of requests with a hit among the first {k}"),
     "success": ("first {k}", "share of hits among the first {k}, mean over requests"),
-    "ndcg": ("first {k}", "discounted gain 2^relevance - 1, divided by the best in the gallery"),
+    "ndcg": (
+        "first {k}",
+        "discounted gain 2^relevance - 1 of the first {k}, divided by that of the best order of the gallery",
+    ),
     "mrr": ("0 past {k}", "mean of 1 / rank of the first hit, 0 where it is beyond rank {k}"),
     "mrr_item": ("0 past {k}", "mean of 1 / rank of one designated image that fits, 0 where it is beyond rank {k}"),
 }
 
 
+_BOX = "the true one at an overlap (intersection over union) of at least {k}"
+_BOXES = {
+    "ap": f"area under precision over recall of the boxes in {{where}}; a picture's one is right if it meets {_BOX}",
+    "found": f"share of {{where}} whose box of the best score meets {_BOX}",
+    "recall": f"share of {{where}} where any proposal, of whatever score, meets {_BOX}",
+    "accuracy": "share of street photos whose very item is among the first {k} shop photos, {where}",
+}
+"""What is said of detectors: family -> definition."""
+_WHERE = {
+    "shop": "shop photos",
+    "street": "street photos",
+    "detected boxes": "both cut to the boxes that the detector found",
+    "true boxes": "both cut to their true boxes",
+    "full images": "both uncut",
+}
 _NAMED = {  # protocol: metric: head, small print, definition
     "classification": {
         "manipulated": ("manipulated", "asked value", "the asked value is read from the changed vector"),
@@ -99,11 +120,11 @@ _NAMED = {  # protocol: metric: head, small print, definition
         "l1": ("l1", "lower is better", "mean difference of pixels (0 to 1) to the item drawn again"),
     },
     "latency": {
-        "t_sum_ms": ("sum", "lower is better", "T_sum, from picture and request to the ranked list"),
-        "t_repr_ms": ("vector", "T_repr", "T_repr, from picture and request to the query's vector"),
-        "t_sea_ms": ("search", "T_sea", "T_sea, from the query's vector to the ranked list"),
+        "t_sum_ms": ("sum", "to the list", "T_sum, from picture and request to the ranked list"),
+        "t_repr_ms": ("vector", "to a vector", "T_repr, from picture and request to the query's vector"),
+        "t_sea_ms": ("search", "from a vector", "T_sea, from the query's vector to the ranked list"),
         **{
-            f"t_sum_ms_{p}": (p, "of the sum", f"{p[1:]} % of the queries take no longer from picture to list")
+            f"t_sum_ms_{p}": (p, "of the sum", f"{p[1:]} % of the queries take no longer for T_sum")
             for p in shown.PERCENTILES
         },
     },
@@ -128,6 +149,28 @@ def columns_of(table: Table, times: Times = MappingProxyType({})) -> tuple[Colum
     return tuple(column for column in every if any(column.cell(row) for row in table.rows))
 
 
+def glossary(columns: Sequence[Column], ranked_by: str = "", *, folded: bool = False) -> dict[str, str]:
+    """What every column of a table means, by its name and in the order of the columns.
+
+    Args:
+        columns: those behind the method, its rank and its seeds.
+        ranked_by: the metric of the column of ranks; empty where there is none.
+        folded: whether the rows are cross-validations.
+    """
+    each = "fold" if folded else "seed"
+    found = {"method": "name, or name/variant"}
+    if ranked_by:
+        found["rank"] = (
+            f"1 and the number of rows that are better beyond doubt on {shown.words(ranked_by)}; rows with a letter in "
+            "common cannot be told apart"
+        )
+    found["seeds"] = (
+        f"with how many seeds the row was run{', each in all folds' if folded else ''}; values are means over its "
+        f"runs, and behind the word “{each}s” stand the lowest and the highest of them"
+    )
+    return found | {column.name: column.definition for column in columns}
+
+
 def _metric(metric: str, protocol: str) -> Column:
     def cell(row: Row) -> Shown | None:
         found = row.cell(metric)
@@ -139,20 +182,24 @@ def _metric(metric: str, protocol: str) -> Column:
 
     family, _, k = metric.partition("@")
     if metric in (named := _NAMED.get(protocol, {})):
-        head, small, title = named[metric]
-        return Column(protocol, head, small, f"{metric}: {title}", cell, metric)
+        head, small, definition = named[metric]
+        return Column(protocol, head, small, f"{protocol} {head}", definition, cell, metric)
     if metric == RATIO:
-        title = f"{metric}: (accuracy in the smallest gallery - in the largest) / in the largest"
-        return Column("sweep", "ratio", "lower is better", title, cell, metric)
+        definition = "(accuracy@20 in the smallest gallery - in the largest) / in the largest"
+        return Column("sweep", "ratio", "lower is better", "increment ratio", definition, cell, metric)
     if "|" in metric:
         size = shown.words(metric).rpartition(" ")[2]
-        title = f"{metric}: share of requests whose one kept hit is among the first 20 of {size} images"
-        return Column("sweep", size, "images", title, cell, metric)
+        definition = f"share of requests whose one kept hit is among the first 20 of {size} images"
+        return Column("sweep", size, "images", shown.words(metric), definition, cell, metric)
     if family in _FAMILIES and k.isdecimal():
-        small, title = (text.format(k=k) for text in _FAMILIES[family])
-        return Column(family, f"@{k}", small, f"{metric}: {title}", cell, metric)
+        small, definition = (text.format(k=k) for text in _FAMILIES[family])
+        return Column(family, f"@{k}", small, metric, definition, cell, metric)
     head, _, small = metric.partition(" ")
-    return Column("detection", head, small, metric, cell, metric)
+    if family in _BOXES and small in _WHERE:
+        definition = _BOXES[family].format(k=head.partition("@")[2], where=_WHERE[small])
+    else:
+        definition = "a metric that this version of fm-bench does not know"
+    return Column("detection", head, small, metric, definition, cell, metric)
 
 
 def _time(times: Times, metric: str) -> Column:
@@ -163,23 +210,27 @@ def _time(times: Times, metric: str) -> Column:
         found = times.get((row.label, row.first.dim))
         return None if found is None else of_protocol.cell(found)
 
-    symbol, meaning = of_protocol.title.partition(": ")[2].split(", ", 1)
-    return Column("timed", symbol, of_protocol.head, f"{symbol}: {meaning}", cell)
+    symbol, _, meaning = of_protocol.definition.partition(", ")
+    return Column("timed", symbol, of_protocol.small, symbol, f"milliseconds {meaning}", cell)
 
 
 def _cost(
-    head: str, small: str, title: str, value: Callable[[Row], float | None], text: Callable[[float], str]
+    head: str, small: str, definition: str, value: Callable[[Row], float | None], text: Callable[[float], str]
 ) -> Column:
     def cell(row: Row) -> Shown | None:
         found = value(row)
         return None if found is None else (found, text(found), "")
 
-    return Column("cost", head, small, title, cell)
+    return Column("cost", head, small, head, definition, cell)
 
 
 _COSTS = (
     _cost(
-        "size", "numbers", "width of an embedding, in float32 numbers", lambda row: row.first.dim, lambda n: f"{n:.0f}"
+        "size",
+        "of a vector",
+        "width of an embedding, in float32 numbers",
+        lambda row: row.first.dim,
+        lambda n: f"{n:.0f}",
     ),
     _cost(
         "weights", "parameters", "number of parameters, frozen ones included", lambda row: row.first.parameters, count

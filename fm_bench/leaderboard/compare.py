@@ -20,7 +20,7 @@ from fm_bench.errors import UserError, unknown
 from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard.folds import Paired, fold_of, paired_t
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file
-from fm_bench.leaderboard.resampling import Comparison, Scores, contrast, sample
+from fm_bench.leaderboard.resampling import Comparison, Noise, Scores, contrast, paired, sample
 from fm_bench.leaderboard.rows import key_of
 from fm_bench.leaderboard.shown import is_lower
 
@@ -169,7 +169,7 @@ def _parts(metric: str, known: Iterable[str]) -> list[str]:
 
 
 def differences(x: Sequence[Run], y: Sequence[Run], protocol: str, metrics: Sequence[str]) -> dict[str, Comparison]:
-    """Mean of ``x`` minus mean of ``y`` on the same requests, with a paired bootstrap over requests and seeds.
+    """Mean of ``x`` minus mean of ``y`` on the same requests, paired by request, with the noise of both sides' seeds.
 
     Args:
         x: runs of one method, one per seed.
@@ -209,7 +209,9 @@ def _contrasts(
     samples = sample({(side, name): columns[name][side] for name in columns for side in (0, 1)}, request_digest)
     found = {}
     for name, sides in columns.items():
-        found[name] = contrast(samples[0, name], samples[1, name])
+        both = samples[0, name], samples[1, name]
+        noise = Noise.pooled([both[0].runs - both[1].runs] if paired(*both) else [side.runs for side in both])
+        found[name] = contrast(*both, noise)
         a, b = (side.mean for side in sides)
         if a.ndim == 1:  # no request wins or loses a ratio of means
             more, less, same = (int(which.sum()) for which in (a > b, a < b, a == b))

@@ -228,26 +228,15 @@ def add_extras(run: Path, path: Path) -> list[Path]:
     return written
 
 
-def file_extras(run: Path, folder: Path) -> list[Path]:
-    """Files the extras of the run in the folder ``run`` beside its record in ``folder``, which stays as it is.
-
-    Returns:
-        As ``add_extras``.
-
-    Raises:
-        UserError: as ``add_extras``, or if the run's record was not filed in ``folder``.
-    """
-    fingerprint = load(Path(run) / FILE).fingerprint
-    for path in find(folder):
-        if load(path).fingerprint == fingerprint:
-            return add_extras(run, path)
-    raise UserError(f"{folder} has no record of the run in {run}: file it with `fm-bench leaderboard add`.")
+def files_of(path: Path) -> list[Path]:
+    """Where the extras of the record at ``path`` are, if there are any: the texts, and the sheet of pictures."""
+    return [extras_file(path).with_suffix(suffix) for suffix in (".json", ".webp")]
 
 
 def remove_extras(path: Path) -> None:
     """Removes the extras of the record at ``path``, if there are any."""
-    for suffix in (".json", ".webp"):
-        extras_file(path).with_suffix(suffix).unlink(missing_ok=True)
+    for file in files_of(path):
+        file.unlink(missing_ok=True)
 
 
 def check_extras(folder: Path) -> list[str]:

@@ -2,7 +2,8 @@
 """Records that are published: checked when they are filed, and watched ever after.
 
 Beside the folder of records lies a list of SHA-256 sums of all files in it, which ``sha256sum --check`` understands as
-well. ``add`` writes it, so a record that was changed by hand afterwards differs from its line.
+well: records, results for every request, and what method pages show beside them. ``add`` writes it, so a file that was
+changed by hand afterwards differs from its line.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import digest, replacing, write_text
 from fm_bench.leaderboard.compare import Run
-from fm_bench.leaderboard.extras import add_extras, remove_extras
+from fm_bench.leaderboard.extras import FOLDER, add_extras, files_of, load_extras, remove_extras
 from fm_bench.leaderboard.folds import fold_of
 from fm_bench.leaderboard.record import FILE, Record, find, load, requests_file, save
 from fm_bench.leaderboard.rows import flat, settings
@@ -65,8 +66,48 @@ def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
         known.unlink()
         requests_file(known).unlink(missing_ok=True)
         remove_extras(known)
-    _write(folder, _read(folder) | _sums([path, requests_file(path)]), without=gone)
+    _write(folder, _read(folder) | _sums(_files(path), folder), without=gone)
     return path
+
+
+def file_extras(run: Path, folder: Path) -> list[Path]:
+    """Files the extras of the run in the folder ``run`` beside its record in ``folder``, which stays as it is.
+
+    Returns:
+        The files that were written; none where the run left nothing for its page.
+
+    Raises:
+        UserError: if a file of the run is damaged, or if its record was not filed in ``folder``.
+    """
+    fingerprint = load(Path(run) / FILE).fingerprint
+    for path in find(folder):
+        if load(path).fingerprint == fingerprint:
+            written = add_extras(run, path)
+            if written:
+                _write(folder, _read(folder) | _sums(written, folder))
+            return written
+    raise UserError(f"{folder} has no record of the run in {run}: file it with `fm-bench leaderboard add`.")
+
+
+def list_extras(folder: Path) -> list[Path]:
+    """Notes the sums of extras that were filed in ``folder`` before the list held any; lines that are there stay.
+
+    Returns:
+        The files that have a line now and had none.
+
+    Raises:
+        UserError: if one of them is damaged, was changed or is of another run than the record beside it.
+    """
+    listed = _read(folder)
+    found = []
+    for path in find(folder):
+        new = [file for file in files_of(path) if file.exists() and _name(file, folder) not in listed]
+        if new:
+            load_extras(path)
+        found += new
+    if found:
+        _write(folder, listed | _sums(found, folder))
+    return found
 
 
 def problems(folder: Path) -> list[str]:
@@ -87,14 +128,16 @@ def problems(folder: Path) -> list[str]:
         found += [f"{path}: {wrong}" for wrong in (*wrong_with(record), *_wrong_place(record, path, folder))]
         if requests_file(path).exists():  # the list tells where it is not
             found += [f"{path}: {wrong}" for wrong in _wrong_requests(Run(record, requests_file(path)))]
-    files = [path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith(".")]
-    listed, present = _read(folder), _sums(files)
+    every = [*Path(folder).iterdir(), *(Path(folder) / FOLDER).glob("*")]
+    files = [path for path in every if path.is_file() and not path.name.startswith(".")]
+    listed, present = _read(folder), _sums(files, folder)
     where = _list_of(folder)
     for name in sorted({**listed, **present}):
         if name not in present:
             found.append(f"{Path(folder) / name} is gone, but {where} lists it: restore it, or remove its line.")
         elif name not in listed:
-            found.append(f"{Path(folder) / name} is not in {where}: file it with `fm-bench leaderboard add`.")
+            command = "extras" if name.startswith(f"{FOLDER}/") else "add"
+            found.append(f"{Path(folder) / name} is not in {where}: file it with `fm-bench leaderboard {command}`.")
         elif listed[name] != present[name]:
             found.append(f"{Path(folder) / name} was edited after it was filed: restore it, or file the run again.")
     return found + mixed(records)
@@ -114,9 +157,11 @@ def wrong_with(record: Record) -> list[str]:
         elif definition != _definition(name):
             found.append(f"its protocol {name!r} was defined otherwise than it is now: run it again.")
     found += _wrong_tuning(record)
-    for kind in ("fingerprint", "data_digest"):
-        if not _is_sum(getattr(record, kind)):
-            found.append(f"{kind} is {getattr(record, kind)!r}, which is no SHA-256 digest: run it again.")
+    sums = {"fingerprint": record.fingerprint, "data_digest": record.data_digest, "code.digest": record.code["digest"]}
+    sums |= {f"request_digests.{name}": asked for name, asked in record.request_digests.items()}
+    for name, value in sums.items():
+        if not _is_sum(value):
+            found.append(f"{name} is {value!r}, which is no SHA-256 digest: run it again.")
     version = record.code["version"]
     if _number(version) > _number(fm_bench.__version__):
         found.append(f"it was written by fm-bench {version}, which is newer than this {fm_bench.__version__}: update.")
@@ -219,8 +264,18 @@ def _list_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.sha256")
 
 
-def _sums(paths: Iterable[Path]) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def _files(path: Path) -> list[Path]:
+    """The files of the record at ``path`` that are there."""
+    return [file for file in (path, requests_file(path), *files_of(path)) if file.exists()]
+
+
+def _name(path: Path, folder: Path) -> str:
+    """How the list of ``folder`` calls a file in it."""
+    return path.relative_to(folder).as_posix()
+
+
+def _sums(paths: Iterable[Path], folder: Path) -> dict[str, str]:
+    return {_name(path, folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _read(folder: Path) -> dict[str, str]:
@@ -235,6 +290,6 @@ def _read(folder: Path) -> dict[str, str]:
 
 
 def _write(folder: Path, sums: Mapping[str, str], without: Iterable[Path] = ()) -> None:
-    gone = {name for path in without for name in (path.name, requests_file(path).name)}
+    gone = {_name(file, folder) for path in without for file in (path, requests_file(path), *files_of(path))}
     lines = [f"{total}  {name}\n" for name, total in sorted(sums.items()) if name not in gone]
     write_text(_list_of(folder), "".join(lines))

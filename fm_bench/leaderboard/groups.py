@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Which rows of a table can be told apart, and the ranks that follow: rows that cannot be told apart share them.
 
-Every pair of methods is tested on the metric that ranks the table, by the bootstrap of ``resampling`` over requests and
-seeds. The p-value is two-sided and takes the difference for normal with the bootstrap's standard error: a share of
-resamples could not be small enough to survive Holm's correction for all pairs of a table. Folds of a cross-validation
-are compared by a paired t-test over folds.
+Every pair of methods is tested on the metric that ranks the table, as ``resampling`` says: requests are resampled, and
+the noise of training is that of all methods of the table which have several seeds. The p-value is two-sided and that of
+Student's t: a share of resamples could not be small enough to survive Holm's correction for all pairs of a table. Folds
+of a cross-validation are compared by a paired t-test over folds.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
-
-import numpy as np
 
 from fm_bench.errors import UserError
 from fm_bench.files import digest
 from fm_bench.leaderboard.compare import Run, fold_test, scores
 from fm_bench.leaderboard.folds import holm
-from fm_bench.leaderboard.resampling import Scores, sample
+from fm_bench.leaderboard.resampling import Noise, Scores, contrast, sample
 from fm_bench.leaderboard.rows import Row, Table, hardware
 from fm_bench.leaderboard.shown import TIMES, is_lower
 
@@ -98,19 +95,15 @@ def _ranks(table: Table, runs: Mapping[str, Run]) -> list[Rank | None]:
 
 
 def _by_requests(table: Table, rows: Sequence[int], runs: Mapping[str, Run]) -> dict[tuple[int, int], Pair]:
-    """Every pair of ``rows`` with results for every request, by the bootstrap over requests and seeds."""
+    """Every pair of ``rows`` with results for every request; what training adds is pooled over all of these rows."""
     columns = {number: found for number in rows if (found := _scores(table, table.rows[number], runs))}
     if len(columns) < 2:
         return {}
     samples = sample(columns, table.key.request_digest)
+    noise = Noise.pooled(one.runs for one in samples.values())
     sign = -1 if is_lower(table.headline) else 1
-    return {
-        (a, b): _normal(
-            sign * (samples[a].value - samples[b].value),
-            float(np.nanstd(samples[a].means - samples[b].means, ddof=1)),
-        )
-        for a, b in _pairs(list(columns))
-    }
+    contrasts = {(a, b): contrast(samples[a], samples[b], noise) for a, b in _pairs(list(columns))}
+    return {pair: Pair(sign * between.value, between.p) for pair, between in contrasts.items()}
 
 
 def _scores(table: Table, row: Row, runs: Mapping[str, Run]) -> Scores | None:
@@ -119,13 +112,6 @@ def _scores(table: Table, row: Row, runs: Mapping[str, Run]) -> Scores | None:
         return scores([runs[run.fingerprint] for run in row.records], table.key.protocol, table.headline)
     except (KeyError, UserError):
         return None
-
-
-def _normal(lead: float, error: float) -> Pair:
-    """The two-sided p-value of a normal difference; without any spread it is 1 for no difference and else 0."""
-    if error < 1e-12:
-        return Pair(lead, float(abs(lead) < 1e-12))
-    return Pair(lead, math.erfc(abs(lead) / error / math.sqrt(2)))
 
 
 def _by_folds(table: Table, rows: Sequence[int]) -> dict[tuple[int, int], Pair]:

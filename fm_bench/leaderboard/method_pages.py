@@ -21,7 +21,7 @@ from fm_bench import recipe
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 from fm_bench.leaderboard.charts import COLOURS
-from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group_head
+from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, glossary, group_head
 from fm_bench.leaderboard.extras import RATES, Example, Extras, Look, Sheet, load_extras
 from fm_bench.leaderboard.folds import fold_of
 from fm_bench.leaderboard.learning import Stage, stages_of
@@ -201,6 +201,7 @@ class Part:
     runs: tuple[tuple[str, Record, str], ...]
     notes: tuple[str, ...]
     standings: tuple[Standing, ...]
+    glossary: dict[str, str]
     seeds: tuple[tuple[str, str], ...]
     stages: tuple[Stage, ...]
     shots: Shots | None
@@ -265,6 +266,7 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
     colours = {run.fingerprint: f"var(--s{i % COLOURS})" for i, run in enumerate(runs)}
     data, profile, mode = of[0].key[:3]
     without = [names[run.fingerprint] for run in runs if run.fingerprint not in kept]
+    standings = tuple(_standing(label, table, called[table.key], times, kept) for table in of)
     return Part(
         id=name,
         data=data,
@@ -274,7 +276,11 @@ def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) 
         settings=_settings(runs[0], kept),
         runs=tuple((names[run.fingerprint], run, hardware(run)) for run in runs),
         notes=tuple(dict.fromkeys(note for row in own for note in row.notes)),
-        standings=tuple(_standing(label, table, called[table.key], times, kept) for table in of),
+        standings=standings,
+        glossary=glossary(
+            [column for standing in standings for column in standing.columns],
+            folded=any(standing.folded for standing in standings),
+        ),
         seeds=tuple((names[run.fingerprint], colours[run.fingerprint]) for run in with_extras),
         stages=stages_of({run.fingerprint: (run, kept[run.fingerprint][0]) for run in with_extras}, names, colours),
         shots=_shots(f"{name}-sheet", with_extras, kept),
@@ -354,16 +360,22 @@ def _detail(row: Row, table: Table, kept: Mapping[str, Kept]) -> Detail:
 
 
 def _shots(name: str, runs: Sequence[Record], kept: Mapping[str, Kept]) -> Shots | None:
-    """The examples of the first run that has some."""
-    for run in runs:
-        extras, content = kept[run.fingerprint]
-        if extras.examples:
-            by_kind: dict[str, list[Example]] = {}
-            for example in extras.examples:
-                by_kind.setdefault(example.kind, []).append(example)
-            address = Markup("data:image/webp;base64,") + base64.b64encode(content or b"").decode()
-            kinds = tuple((kind, tuple(of)) for kind, of in by_kind.items())
-            rates = extras.rates.get(extras.examples_of)
-            results = 0 if rates is None else rates.results
-            return Shots(name, run, extras.examples_of, results, kinds, extras.looks, extras.sheet, address)
-    return None
+    """The examples of the first run that has some, or of the first that shows more: pictures, and prototypes."""
+
+    def shows(run: Record) -> tuple[bool, bool]:
+        extras = kept[run.fingerprint][0]
+        return any(example.prototype is not None for example in extras.examples), extras.sheet is not None
+
+    with_examples = [run for run in runs if kept[run.fingerprint][0].examples]
+    if not with_examples:
+        return None
+    run = max(with_examples, key=shows)  # the first of those that show most
+    extras, content = kept[run.fingerprint]
+    by_kind: dict[str, list[Example]] = {}
+    for example in extras.examples:
+        by_kind.setdefault(example.kind, []).append(example)
+    address = Markup("data:image/webp;base64,") + base64.b64encode(content or b"").decode()
+    kinds = tuple((kind, tuple(of)) for kind, of in by_kind.items())
+    rates = extras.rates.get(extras.examples_of)
+    results = 0 if rates is None else rates.results
+    return Shots(name, run, extras.examples_of, results, kinds, extras.looks, extras.sheet, address)

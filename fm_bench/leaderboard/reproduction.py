@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fm_bench.data.folds import FOLDS
 from fm_bench.leaderboard.folds import extent
 from fm_bench.leaderboard.papers.reported import REPORTED, Reported
-from fm_bench.leaderboard.rows import Cell, Key, Table
+from fm_bench.leaderboard.rows import Cell, Key, Table, speaker
 from fm_bench.leaderboard.shown import number, unit
 
 PAPER = "paper"
@@ -99,16 +99,13 @@ def _differs(reported: Reported, key: Key, notes: Sequence[str]) -> str:
 
 
 def _ours(reported: Reported, tables: Sequence[Table]) -> Iterator[Ours]:
-    """One number from each table that asks the paper's question, or ours that comes nearest.
-
-    Of several rows of the method, the one with most seeds speaks for it, then the newest, as for claims.
-    """
+    """One number from each table that asks the paper's question, or ours that comes nearest."""
     for table in tables:
         if table.key.protocol not in (reported.exact, reported.protocol):
             continue
         rows = [row for row in table.rows if row.first.name == reported.method and row.cell(reported.metric)]
         if rows:
-            row = max(rows, key=lambda row: (len(row.records), row.records[-1].finished))
+            row = speaker(rows)
             cell = row.cell(reported.metric)
             assert cell is not None
             yield Ours(table.key, cell, row.seeds, status(reported, table.key, cell, row.notes))

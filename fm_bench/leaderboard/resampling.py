@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""How sure a difference of two rows is: requests and seeds are resampled together, for ranks, claims and ``compare``.
+"""How sure a difference of two rows is, for ranks, claims and ``compare``: other requests, and other seeds.
 
-Requests are resampled once for all columns, so that every difference is paired. The seeds of every row are resampled
-as well, each row's by themselves: a row that won with one seed and lost with two has not won. The noise of training is
-unknown where a row has one seed, and left out.
+Requests are resampled once for all columns, so that every difference is paired. What another seed would have scored is
+not known of a row with one, and hardly of a row with three: the variance between seeds is pooled over the rows that
+have several, as in a one-way analysis of variance, and taken for every row; for a row whose own seeds vary more, its
+own variance is. Of rows X and Y with n and m seeds, s² apart,
+
+    Var(X - Y) = Var of the mean over requests + s² (1 / n + 1 / m),
+
+and Student's t with as many degrees of freedom as Satterthwaite gives the sum (Biometrics Bulletin 2, 1946). What a
+request does otherwise with another seed is in both terms, which makes intervals a little too wide rather than too
+narrow. Where no row has several seeds, the noise of training is unknown, and left out.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from fm_bench.evaluation.significance import resampled_means
 from fm_bench.evaluation.sweep import ratio
 from fm_bench.files import digest
 
 RESAMPLES = 10_000
+_NORMAL = 1e9  # degrees of freedom with which Student's t is the normal distribution
 K = TypeVar("K", bound=Hashable)
 
 
@@ -24,7 +34,7 @@ class Scores(NamedTuple):
     """A metric of one row at every request.
 
     Attributes:
-        row: names the row, e.g. the fingerprint of its first run: scores of one row are of the same resampled seeds.
+        row: names the row, e.g. the fingerprint of its first run: scores of one row are of the same trained networks.
         seeds: an array ``(R,)`` for each seed; ``(R, 2)`` where the metric is a ratio of two means.
     """
 
@@ -42,22 +52,54 @@ class Scores(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A metric over all requests and seeds, and its values ``means (RESAMPLES,)`` over resampled ones."""
+    """A metric over all requests and seeds.
+
+    Attributes:
+        value: the metric.
+        means: ``(RESAMPLES,)``: the same over resampled requests.
+        runs: ``(S,)``: that of every seed over all requests.
+        row: as in ``Scores``.
+    """
 
     value: float
     means: NDArray[np.float64]
+    runs: NDArray[np.float64]
+    row: str
 
     @classmethod
     def mean_of(cls, samples: Sequence["Sample"]) -> "Sample":
-        """The mean of several metrics, each of which counts alike; of the same resampled requests and seeds."""
-        return cls(float(np.mean([one.value for one in samples])), np.mean([one.means for one in samples], axis=0))
+        """The mean of several metrics of one row, each of which counts alike; of the same resampled requests."""
+        means, runs = (np.mean(of, axis=0) for of in ([one.means for one in samples], [one.runs for one in samples]))
+        return cls(float(np.mean([one.value for one in samples])), means, runs, samples[0].row)
+
+
+class Noise(NamedTuple):
+    """What training adds to a score: the variance between seeds of one row, and its degrees of freedom.
+
+    Both are 0 where it is unknown, because no row has several seeds.
+    """
+
+    variance: float = 0.0
+    df: int = 0
+
+    @classmethod
+    def pooled(cls, rows: Iterable[NDArray[np.float64]]) -> "Noise":
+        """Of the scores ``(S,)`` of every row's seeds; rows with one seed, or with one that has no score, tell none."""
+        several = [runs for runs in rows if len(runs) > 1 and np.isfinite(runs).all()]
+        df = sum(len(runs) - 1 for runs in several)
+        return cls(sum(float(np.var(runs)) * len(runs) for runs in several) / df, df) if df else cls()
+
+    def of(self, runs: NDArray[np.float64]) -> float:
+        """The variance of the mean of ``runs (S,)``: of the pooled variance, or of their own if that is larger."""
+        own = float(np.var(runs, ddof=1)) if self.df and len(runs) > 1 else 0.0
+        return max(self.variance, own) / len(runs)
 
 
 class Comparison(NamedTuple):
-    """Mean of X minus mean of Y, with its 95 % bootstrap interval over requests and seeds.
+    """Mean of X minus mean of Y, with its 95 % interval over requests and seeds.
 
     ``wins``, ``ties`` and ``losses`` count the requests on which X is better, equal and worse; all are 0 where the
-    comparison is not paired.
+    comparison is not paired. ``p`` is the two-sided p-value: below 0.05 where the interval leaves out 0.
     """
 
     value: float
@@ -66,6 +108,7 @@ class Comparison(NamedTuple):
     wins: int = 0
     ties: int = 0
     losses: int = 0
+    p: float = math.nan
 
 
 def sample(columns: Mapping[K, Scores], request_digest: str) -> dict[K, Sample]:
@@ -81,31 +124,36 @@ def sample(columns: Mapping[K, Scores], request_digest: str) -> dict[K, Sample]:
     means = resampled_means(stacked, RESAMPLES, int(digest(request_digest)[:8], 16))
     result, start = {}, 0
     for key, column in columns.items():
-        parts = 1 if column.seeds[0].ndim == 1 else 2
-        stop = start + len(column.seeds) * parts
-        drawn = over_seeds(means[:, start:stop].reshape(RESAMPLES, len(column.seeds), parts), column.row)
-        value = np.mean([np.nanmean(seed, axis=0) for seed in column.seeds], axis=0)
-        result[key] = Sample(float(value), drawn[:, 0]) if parts == 1 else Sample(float(ratio(*value)), ratio(*drawn.T))
+        of_ratio = column.seeds[0].ndim == 2
+        shape = len(column.seeds), 1 + of_ratio
+        stop = start + math.prod(shape)
+        drawn = means[:, start:stop].reshape(RESAMPLES, *shape).mean(axis=1)
+        runs = np.reshape([np.nanmean(seed, axis=0) for seed in column.seeds], shape)
+        whole, resampled, each = (ratio(*of.T) if of_ratio else of[..., 0] for of in (runs.mean(axis=0), drawn, runs))
+        result[key] = Sample(float(whole), resampled, each, column.row)
         start = stop
     return result
 
 
-def over_seeds(means: NDArray[np.float64], row: str) -> NDArray[np.float64]:
-    """Means ``(resamples, seeds, ...)`` averaged over resampled seeds, ``(resamples, ...)``.
+def paired(x: Sample, y: Sample) -> bool:
+    """Whether both are of the same trained networks: what their seeds do to both of them falls out of a difference."""
+    return x.row == y.row and len(x.runs) == len(y.runs)
 
-    Of ``n`` seeds, ``n - 1`` are drawn: with ``n``, the variance of their mean would be ``(n - 1) / n`` of what it is,
-    two thirds with three seeds (Rao and Wu, JASA 83, 1988). The draw depends on the row alone: a new row does not move
-    the others, and two metrics of one row are of the same trained networks, also where their requests differ.
+
+def contrast(x: Sample, y: Sample, noise: Noise) -> Comparison:
+    """``x`` minus ``y``.
+
+    Args:
+        x: paired with ``y`` by request if both are of one ``sample``, else of independent draws of requests.
+        y: see there.
+        noise: of training, in such scores; in their differences where the two are ``paired``.
     """
-    resamples, seeds = means.shape[:2]
-    if seeds == 1:
-        return means[:, 0]
-    drawn = np.random.default_rng(int(digest(row)[:8], 16)).integers(0, seeds, (resamples, seeds - 1))
-    return np.asarray(means[np.arange(resamples)[:, None], drawn].mean(axis=1))
-
-
-def contrast(x: Sample, y: Sample) -> Comparison:
-    """``x`` minus ``y``: paired if both are of one ``sample``, else of independent draws of requests."""
     value = x.value - y.value
-    low, high = np.nanquantile(x.means - y.means, (0.025, 0.975))
-    return Comparison(value, min(float(low), value), max(float(high), value))
+    requests = float(np.nanvar(x.means - y.means, ddof=1))
+    training = noise.of(x.runs - y.runs) if paired(x, y) else noise.of(x.runs) + noise.of(y.runs)
+    error = math.sqrt(requests + training)
+    if error < 1e-12:  # nothing varies
+        return Comparison(value, value, value, p=float(abs(value) < 1e-12))
+    df = min(noise.df * ((requests + training) / training) ** 2 if training > 0 else math.inf, _NORMAL)
+    margin = float(stdtrit(df, 0.975)) * error
+    return Comparison(value, value - margin, value + margin, p=2 * float(stdtr(df, -abs(value) / error)))

@@ -25,7 +25,7 @@ from fm_bench.leaderboard.tags import search_of, tags_of
 from fm_bench.recipe import EXACT
 
 RETRIEVAL = "retrieval"
-FLOOR = frozenset({"random", "identity"})
+FLOOR = frozenset({"random", "identity", "detector/whole"})
 CEILING = frozenset({"oracle"})
 NOT_THE_METHOD = frozenset({"seed", "reader.root", "loader.num_workers"})  # settings that do not make another row
 _NOT_OF_ALL_FOLDS = frozenset({"fold", "training_images"})  # an epoch of one fold may be an image longer than another's
@@ -105,7 +105,8 @@ class Row:
     @property
     def role(self) -> Role:
         """Whether the row competes, or marks the floor or the ceiling."""
-        return "floor" if self.first.method in FLOOR else "ceiling" if self.first.method in CEILING else "method"
+        names = {self.first.method, self.first.name}
+        return "floor" if names & FLOOR else "ceiling" if names & CEILING else "method"
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -235,6 +236,11 @@ def pool_folds(folds: Sequence[Cell | None], *, share: bool = True) -> Cell | No
     if share and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
     return Cell(statistics.fmean(values), low, high, min(values), max(values))
+
+
+def speaker(rows: Sequence[Row]) -> Row:
+    """The one that speaks for several rows of a method: that of most runs, then the newest."""
+    return max(rows, key=lambda row: (len(row.records), max(record.finished for record in row.records)))
 
 
 def tables(records: Iterable[Record]) -> list[Table]:

@@ -114,7 +114,8 @@ def print_comparison(compared: Compared, console: Console) -> None:
                 _row(table, attribute, contest.headline, found, None)
             console.print(table)
     console.print(
-        "Intervals are 95 % intervals of a paired bootstrap over requests, and over seeds of a side that has several."
+        "Intervals are 95 % intervals: a paired bootstrap over requests, and Student's t over seeds, whose variance "
+        "the two sides are taken to share. Where neither side has several, it is unknown and left out."
     )
 
 

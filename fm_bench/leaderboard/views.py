@@ -4,7 +4,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -12,11 +12,11 @@ from markupsafe import Markup
 from fm_bench.evaluation.sweep import swept
 from fm_bench.leaderboard import charts
 from fm_bench.leaderboard.charts import Axes, Mark
-from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, group_head
+from fm_bench.leaderboard.columns import Column, Shown, Times, columns_of, glossary, group_head
 from fm_bench.leaderboard.compare import Run
 from fm_bench.leaderboard.groups import Rank, ranks
 from fm_bench.leaderboard.record import Record
-from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, settings
+from fm_bench.leaderboard.rows import Cell, Key, Row, Table, hardware, settings, speaker
 from fm_bench.leaderboard.shown import ABOUT, TIMES, is_lower, like, unit, words
 
 LOOKED_AT = Axes("Top-k accuracy", "k (images looked at)", "accuracy@k")
@@ -37,6 +37,7 @@ class View:
     digests: str
     groups: tuple[tuple[str, str, int], ...]
     columns: tuple[Column, ...]
+    glossary: dict[str, str]
     lines: tuple["Line", ...]
     ranked: bool
     chance: tuple[str, ...]
@@ -76,12 +77,13 @@ class Bar(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A picture, what it is called, and what it shows in words."""
+    """A picture, what it is called, what it shows in words, and what it cannot show."""
 
     axes: Axes
     picture: Markup
     rows: tuple[str, ...]
     note: str
+    absent: str = ""
 
 
 def kind_of(row: Row) -> str:
@@ -90,12 +92,12 @@ def kind_of(row: Row) -> str:
 
 
 def timed(tables: Sequence[Table]) -> Times:
-    """The rows of the latency table among ``tables``, all of one data set, profile and mode."""
-    found: dict[tuple[str, int], Row] = {}
+    """The rows of the latency tables among ``tables``, all of one data set, profile and mode; see ``speaker``."""
+    found: dict[tuple[str, int], list[Row]] = {}
     for table in tables:
         for row in table.rows if table.headline in TIMES else ():
-            found.setdefault((row.label, row.first.dim), row)
-    return found
+            found.setdefault((row.label, row.first.dim), []).append(row)
+    return {which: speaker(rows) for which, rows in found.items()}
 
 
 def headings(tables: Sequence[Table]) -> dict[Key, str]:
@@ -150,6 +152,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
     common = [note for note in every if len(table.rows) > 1 and all(note in row.notes for row in table.rows)]
     notes = {text: n for n, text in enumerate((note for note in every if note not in common), start=1)}
     places = ranks(table, runs)
+    folded = any(row.folds for row in table.rows)
     return View(
         id=name,
         key=key,
@@ -159,6 +162,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         digests=", ".join(_digests(key).values()),
         groups=groups,
         columns=columns,
+        glossary=glossary(columns, table.headline if any(places) else "", folded=folded),
         lines=_lines(table, columns, notes, places),
         ranked=any(places),
         chance=tuple(_chance(table, column) for column in columns),
@@ -168,7 +172,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         searches=table.searches,
         headline=table.headline,
         order="ascending" if is_lower(table.headline) else "descending",
-        folded=any(row.folds for row in table.rows),
+        folded=folded,
         figures=tuple(figure for figure in (_curves(table, notes), _scatter(table, notes, times)) if figure),
         attributes=tuple(table.attributes),
         machines=len({hardware(run) for row in table.rows for run in row.records}),
@@ -231,34 +235,49 @@ def _curves(table: Table, notes: Mapping[str, int]) -> Figure | None:
     return Figure(axes, charts.lines(marks, axes), tuple(mark.label for mark in marks), _unlabelled(marks))
 
 
+class _Clock(NamedTuple):
+    """Where the times of a picture are from."""
+
+    axis: str
+    source: str
+    lacking: str
+
+
+_BATCH = _Clock(
+    "milliseconds from a query's picture to its ranked list", "mean over a batch of queries", "a time of its queries"
+)
+_ALONE = _Clock(
+    "T_sum, milliseconds for one query alone", "from the latency table of the same data", "a latency run of its size"
+)
+
+
 def _scatter(table: Table, notes: Mapping[str, int], times: Times) -> Figure | None:
     """What the table is ranked by over the time of a query, where two or more methods have both."""
     if like(table.key.protocol) in _NO_SCATTER or unit(table.headline):
         return None
-    x, said = "milliseconds from a query's picture to its ranked list", "mean over a batch of queries"
-    marks = _timed_marks(table, notes, lambda row: row.mean("query_ms"))
-    if len(measured := _timed_marks(table, notes, lambda row: _alone(times.get((row.label, row.first.dim))))) > 1:
-        x, said = "T_sum, milliseconds for one query alone", "from the latency table of the same data"
-        marks = measured
+    rows = [row for row in table.rows if row.role == "method" and row.cell(table.headline)]
+    clock, took = _ALONE, [_alone(times.get((row.label, row.first.dim))) for row in rows]
+    if sum(map(bool, took)) < 2:  # one clock for all: times of single queries and of batches do not compare
+        clock, took = _BATCH, [row.mean("query_ms") for row in rows]
+    marks = [
+        Mark(_named(table, row, notes), [time], [cell.value], kind_of(row), cell.low, cell.high)
+        for row, time in zip(rows, took, strict=True)
+        if time and (cell := row.cell(table.headline))
+    ]
     if len(marks) < 2:
         return None
-    axes = Axes("Accuracy against latency", x, words(table.headline))
-    note = f"Upper left is best; lines are 95 % intervals; times: {said}. {_unlabelled(marks)}".strip()
-    return Figure(axes, charts.scatter(marks, axes), tuple(mark.label for mark in marks), note)
+    axes = Axes("Accuracy against latency", clock.axis, words(table.headline))
+    absent = [_named(table, row, notes) for row, time in zip(rows, took, strict=True) if not time]
+    without = f"Without {clock.lacking}, and so not in the picture: {', '.join(absent)} ({len(absent)})."
+    note = f"Upper left is best; lines are 95 % intervals; times: {clock.source}. {_unlabelled(marks)}".strip()
+    labels = tuple(mark.label for mark in marks)
+    return Figure(axes, charts.scatter(marks, axes), labels, note, without if absent else "")
 
 
 def _alone(row: Row | None) -> float | None:
     """The milliseconds of one query in a row of a latency table."""
     cell = None if row is None else row.cell(TIMES[0])
     return None if cell is None else cell.value
-
-
-def _timed_marks(table: Table, notes: Mapping[str, int], time_of: Callable[[Row], float | None]) -> list[Mark]:
-    return [
-        Mark(_named(table, row, notes), [time], [cell.value], kind_of(row), cell.low, cell.high)
-        for row in table.rows
-        if row.role == "method" and (time := time_of(row)) and (cell := row.cell(table.headline))
-    ]
 
 
 def _named(table: Table, row: Row, notes: Mapping[str, int]) -> str:

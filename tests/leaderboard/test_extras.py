@@ -14,7 +14,6 @@ from fm_bench.leaderboard.extras import (
     add_extras,
     check_extras,
     extras_file,
-    file_extras,
     load_extras,
     remove_extras,
     save_extras,
@@ -52,16 +51,11 @@ def test_a_run_without_extras_is_filed_without(tmp_path):
     assert check_extras(tmp_path / "records") == []
 
 
-def test_they_are_filed_beside_a_record_that_stays_as_it_is(filed, tmp_path):
-    save(make(seed=1), tmp_path / "other" / "record.json")
-    with pytest.raises(UserError, match="no record of the run"):
-        file_extras(tmp_path / "other", filed.parent)
+def test_they_are_removed_and_filed_again(filed, tmp_path):
     remove_extras(filed)
     assert load_extras(filed) is None
-    before = filed.read_bytes()
-    assert len(file_extras(tmp_path / "run", filed.parent)) == 2
+    assert len(add_extras(tmp_path / "run", filed)) == 2
     assert load_extras(filed)[1] == picture()
-    assert filed.read_bytes() == before
 
 
 def test_an_edited_number_is_found(filed):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import extras, picture
 from records import make, outcomes, run
 
 from fm_bench.cli import main
 from fm_bench.errors import UserError
-from fm_bench.leaderboard.filing import add, mixed, problems, wrong_with
+from fm_bench.leaderboard.extras import extras_file, save_extras
+from fm_bench.leaderboard.filing import add, file_extras, list_extras, mixed, problems, wrong_with
 from fm_bench.leaderboard.record import load, load_all, requests_file
 from fm_bench.questions import load_protocol
 
@@ -44,6 +46,11 @@ def test_a_filed_record_keeps_its_requests_and_a_name_without_tricks(tmp_path):
         ({"config": {"mode": "paper"}}, "mode is 'common', but its run was configured with 'paper'"),
         ({"config": {"seed": 3}}, "seed is 0, but its run was configured with 3"),
         ({"data_digest": "cut"}, "data_digest is 'cut', which is no SHA-256 digest"),
+        (
+            {"request_digests": {"manipulate-1": "asked"}},
+            "request_digests.manipulate-1 is 'asked', which is no SHA-256",
+        ),
+        ({"code": {"version": "0.1.0", "digest": "cd" * 20, "git": "0123abc"}}, "code.digest is 'cdcd"),
         ({"code": {"version": "99.0", "digest": "ee" * 32, "git": "0123abc"}}, "fm-bench 99.0, which is newer"),
         ({"code": {"version": "0.1.0", "digest": "ee" * 32, "git": "0123abc-dirty"}}, "changes that no commit holds"),
     ],
@@ -123,6 +130,61 @@ def test_edited_lost_and_smuggled_files_are_noticed(tmp_path):
     (tmp_path / "filed.sha256").write_text("no sum\n")
     with pytest.raises(UserError, match="restore it"):
         problems(filed)
+
+
+def with_extras(folder: Path, **changes) -> Path:
+    """``folder`` of a run, with what its method's page shows."""
+    path = folder / "record.json"
+    save_extras(extras(load(path), **changes), picture(), path)
+    return folder
+
+
+def test_forged_rates_and_pictures_of_a_page_are_noticed(tmp_path, capsys):
+    filed = tmp_path / "filed"
+    path = add(with_extras(finished(tmp_path)), filed)
+    assert problems(filed) == []
+    assert sum("  extras/" in line for line in (tmp_path / "filed.sha256").read_text().splitlines()) == 2
+    save_extras(extras(load(path), text="better"), picture(), path)  # its own digest fits
+    (wrong,) = problems(filed)
+    assert wrong == f"{extras_file(path)} was edited after it was filed: restore it, or file the run again."
+    where = ["--records", str(filed), "--out", str(tmp_path / "index.html")]
+    assert main(["leaderboard", "build", *where]) == 0
+    assert main(["leaderboard", "check", *where]) == 1
+    assert "was edited" in capsys.readouterr().err
+    extras_file(path).unlink()
+    assert any("is gone" in each for each in problems(filed))
+    again = finished(tmp_path / "new", fingerprint="ab" * 32)
+    add(again, filed, replace=True)  # which has none
+    assert problems(filed) == []
+    assert "extras/" not in (tmp_path / "filed.sha256").read_text()
+
+
+def test_extras_that_were_filed_later_or_before_the_list_held_them_are_listed(tmp_path, capsys):
+    filed, run_dir = tmp_path / "filed", finished(tmp_path)
+    path = add(run_dir, filed)
+    with pytest.raises(UserError, match="no record of the run"):
+        file_extras(finished(tmp_path, seed=1), filed)
+    assert file_extras(run_dir, filed) == []  # it left nothing yet
+    before = path.read_bytes()
+    assert len(file_extras(with_extras(run_dir), filed)) == 2
+    assert problems(filed) == []
+    assert path.read_bytes() == before
+    listed = tmp_path / "filed.sha256"
+    old = "".join(line for line in listed.read_text().splitlines(keepends=True) if "extras/" not in line)
+    listed.write_text(old)
+    assert all("file it with `fm-bench leaderboard extras`" in each for each in problems(filed))
+    assert main(["leaderboard", "extras", "--records", str(filed)]) == 0
+    assert len(capsys.readouterr().out.split()) == 2
+    assert problems(filed) == []
+    save_extras(extras(load(path), text="better"), picture(), path)
+    assert list_extras(filed) == []  # what has a line keeps it
+    assert "was edited" in problems(filed)[0]
+    listed.write_text(old)
+    extras_file(path).write_text("{}")
+    with pytest.raises(UserError, match="is not what a run wrote"):
+        list_extras(filed)
+    assert listed.read_text() == old
+    assert main(["leaderboard", "extras"]) == 2
 
 
 def test_a_record_forged_together_with_its_sum_is_noticed_by_its_requests(tmp_path):

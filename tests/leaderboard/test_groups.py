@@ -5,7 +5,6 @@ from records import make, outcomes, run
 
 from fm_bench.leaderboard import groups
 from fm_bench.leaderboard.groups import ranks
-from fm_bench.leaderboard.resampling import over_seeds
 from fm_bench.leaderboard.rows import tables
 
 METRIC = "manipulate-1/accuracy@20"
@@ -64,11 +63,19 @@ def test_seeds_that_disagree_widen_the_doubt(tmp_path):
     assert [rank.first for rank in noisy.values()] == [1, 1]
 
 
-def test_resampled_seeds_vary_as_the_mean_of_seeds_does():
-    rates = np.array([0.45, 0.60, 0.75])
-    means = over_seeds(np.tile(rates, (20_000, 1)), "a")
-    assert means.mean() == pytest.approx(0.60, abs=0.002)
-    assert means.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(3), rel=0.02)
+def test_a_row_with_one_seed_is_as_doubtful_as_those_with_several(tmp_path):
+    def rows(folder, steady):
+        rates = {"a": (0.60,), "b": (0.50,), "c": steady, "d": steady[::-1]}
+        return [
+            run(folder / name, name, {METRIC: outcomes(rate, 600, 7)}, seed, config={})
+            for name, of in rates.items()
+            for seed, rate in enumerate(of)
+        ]
+
+    found = standing(rows(tmp_path / "steady", (0.30, 0.30, 0.31)))
+    assert (found["a"].first, found["b"].first) == (1, 2)
+    found = standing(rows(tmp_path / "noisy", (0.20, 0.30, 0.40)))
+    assert (found["a"].first, found["b"].first) == (1, 1)
 
 
 def test_rows_with_the_same_hits_share_a_rank_though_nothing_varies(tmp_path):

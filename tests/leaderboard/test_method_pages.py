@@ -4,13 +4,13 @@
 import dataclasses
 import random
 import re
-import subprocess
 
 import pytest
+from browser import BROWSER, WHY, dump
 from extras import extras, picture
 from records import everything, make
 from test_site import Page
-from test_site_browser import BROWSER, WIDTH
+from test_site_browser import WIDTH
 
 from fm_bench.leaderboard.extras import Result, save_extras
 from fm_bench.leaderboard.learning import Line, chart
@@ -90,6 +90,19 @@ def test_pictures_stand_once_and_cells_are_found_on_the_sheet():
     places = re.findall(r"background-position:([\d.% ]+)", text)
     assert places[:4] == ["0.000% 0.000%", "100.000% 0.000%", "0.000% 0.000%", "0.000% 100.000%"]
     assert {place for place in places if place == "100.000% 100.000%"}
+
+
+def test_examples_are_of_the_run_that_shows_most():
+    times, plain, drawn, last = (make(seed=seed) for seed in range(4))
+    kept = kept_of(plain, pictures=False) | kept_of(drawn, last)
+    kept |= {times.fingerprint: (extras(times, examples=(), looks=(), rates={}, sheet=None, examples_of=""), None)}
+    said = words_of(render_pages([times, plain, drawn, last], kept, HOME)["amnet.html"])
+    assert (
+        "Examples of manipulate-1 Run with seed 2." in said
+    )  # the first with prototypes, not one that only took times
+    del kept[drawn.fingerprint], kept[last.fingerprint]
+    said = words_of(render_pages([times, plain, drawn, last], kept, HOME)["amnet.html"])
+    assert "Run with seed 1." in said
 
 
 def test_data_that_may_not_be_shown_have_no_picture():
@@ -229,7 +242,7 @@ def test_many_mistakes_are_told_in_part():
     assert 'a3: b; <span title="a4: b; a5: b; a6: b">3 more</span>' in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+@pytest.mark.skipif(BROWSER is None, reason=WHY)
 def test_a_page_says_nothing_on_the_console_and_fits_a_phone(tmp_path):
     record = make("amnet/no-memory", notes=["w" * 300], data="d" * 80)
     (tmp_path / "page.html").write_text(render_pages([record], kept_of(record), HOME)["amnet--no-memory.html"])
@@ -242,12 +255,6 @@ def test_a_page_says_nothing_on_the_console_and_fits_a_phone(tmp_path):
     });"""
     frame = f'<iframe src="page.html" width="{WIDTH}" height="800" style="border:0"></iframe>'
     (tmp_path / "frame.html").write_text(f"<!DOCTYPE html><body>{frame}<script>{probe}</script></body>")
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr",
-        "--virtual-time-budget=3000", "--dump-dom", f"file://{tmp_path / 'frame.html'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = dump(tmp_path / "frame.html", tmp_path / "profile")
     assert "WIDE[]" in done.stdout
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []

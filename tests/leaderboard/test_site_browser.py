@@ -7,22 +7,19 @@ A browser opens once for all of these tests: a page around the frame drives what
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import BROWSER, WHY, dump
 from records import make, outcomes, run
 
 from fm_bench.leaderboard.claims import judge
 from fm_bench.leaderboard.site import render
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 WIDTH = 360
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"needs one of {', '.join(BROWSERS)}")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY)
 
 DRIVER = """
 const frame = document.querySelector("iframe"), seen = {};
@@ -75,18 +72,10 @@ function look(page, view) {
 def seen(tmp_path_factory) -> dict[str, Any]:
     """What the driver saw, with ``messages`` of the console."""
     folder = tmp_path_factory.mktemp("page")
-    page = _page(folder)
-    (folder / "page.html").write_text(page)
+    (folder / "page.html").write_text(made_up(folder))
     frame = f'<body><iframe src="page.html" width="{WIDTH}" height="800" style="border:0"></iframe>'
     (folder / "frame.html").write_text(f"<!DOCTYPE html>{frame}<script>{DRIVER}</script></body>")
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={folder / 'profile'}",
-        "--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom",
-        f"file://{folder / 'frame.html'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = dump(folder / "frame.html", folder / "profile")
     found = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     result = json.loads(html.unescape(found[1]))
@@ -94,7 +83,7 @@ def seen(tmp_path_factory) -> dict[str, Any]:
     return result | {"messages": [line for line in done.stderr.splitlines() if "CONSOLE" in line]}
 
 
-def _page(folder: Path) -> str:
+def made_up(folder: Path) -> str:
     """A page with everything on it: ranks, attributes, claims, pictures, method pages, hostile and long names."""
     rates = {"amnet": 0.7, "amnet/no-memory": 0.5, "flam": 0.3, "oracle": 0.98, "random": 0.05}
     speed = {"amnet": 9.5, "amnet/no-memory": None, "flam": 10.25}
@@ -126,7 +115,7 @@ def test_nothing_but_tables_and_pictures_is_wider_than_a_phone(seen):
     assert seen["width"] <= WIDTH
 
 
-def test_heads_sort_from_the_keyboard(seen):
+def test_heads_sort_when_pressed(seen):
     method, rank, headline, query = (seen["columns"][name] for name in ("method", "rank", "@20", "query"))
     best_first = ["oracle", "amnet", "amnet/no-memory", "flam", "random"]
     names = sorted(best_first)

@@ -83,7 +83,6 @@ CLAIMS = (
         "amnet",
         "increment_ratio@20",
         "DARN .330 vs .374 (DeepFashion the reverse, .558 vs .550)",
-        tie=True,
     ),
     _amnet_growing(
         "AMN-20",

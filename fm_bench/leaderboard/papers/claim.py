@@ -43,8 +43,8 @@ class Claim:
         source: where they are printed.
         protocol, protocol_y: where x and y are judged; y where x is unless it is given.
         lower: whether lower values are better.
-        tie: whether the printed difference is so small, or the words so weak, that only the reverse would speak
-            against the claim.
+        tie: the printed difference where it is so small, about .01 or less, that only the reverse would speak against
+            the claim, e.g. ``.005``; empty where it is not.
         metric_y: what y is judged on, if not on ``metric``.
         attributes: the claim is about requests that change one of these, by their names in our data.
         alike: whether it is about the mean of these attributes' own means, and not of all their requests.
@@ -60,7 +60,7 @@ class Claim:
     protocol: str = "manipulate-1"
     protocol_y: str = ""
     lower: bool = False
-    tie: bool = False
+    tie: str = ""
     metric_y: str = ""
     attributes: tuple[str, ...] = ()
     alike: bool = False
