@@ -185,7 +185,7 @@ def figure_of(rows: Sequence[Row]) -> "Figure":
         axes[0].plot([], [], "s", color=colour, label=f"{size:,} images")
     for name, marker in kinds.items():
         axes[0].plot([], [], marker, color="grey", label=name)
-    figure.legend(loc="outside lower center", ncols=len(colours) + len(kinds))
+    figure.legend(loc="outside lower center", ncols=-(-(len(colours) + len(kinds)) // 2))  # in two lines
     return figure
 
 
