@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The papers' printed numbers beside ours, and whether the two may be compared at all."""
+"""The papers' printed numbers beside ours, whether the two may be compared at all, and whether they order alike."""
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
+
+import numpy as np
 
 from fm_bench.data.folds import FOLDS
 from fm_bench.leaderboard.folds import extent
@@ -12,6 +16,7 @@ from fm_bench.leaderboard.shown import number, unit
 
 PAPER = "paper"
 """The mode and the profile whose runs may be compared: the papers' networks, losses and sizes."""
+_ORDERED = 3  # methods; the order of two is a claim, and among the claims
 _SHRUNK = "shrunk: "  # how runs begin their note that the data had room for a part of a paper's sample only
 
 
@@ -46,11 +51,23 @@ class Entry(NamedTuple):
         return found[0] if found else "not run"
 
 
+class Order(NamedTuple):
+    """One column of a paper's table, and how far ours in one table puts the same methods in its order."""
+
+    reported: Reported  # one number of the column
+    key: Key
+    methods: tuple[str, ...]  # that have both numbers, as the paper orders them
+    alike: int  # pairs of them in the same order in both
+    pairs: int  # that neither number calls equal
+    tau: float  # Kendall's tau-b
+
+
 class Paper(NamedTuple):
-    """The entries of one paper, and how many of its numbers have which status."""
+    """The entries of one paper, how many of its numbers have which status, and the order of its methods."""
 
     source: str
     entries: tuple[Entry, ...]
+    orders: tuple[Order, ...] = ()
 
     @property
     def run(self) -> int:
@@ -63,7 +80,24 @@ def papers(tables: Sequence[Table], reported: Sequence[Reported] = REPORTED) -> 
     entries: dict[str, list[Entry]] = {}
     for one in reported:
         entries.setdefault(one.paper, []).append(Entry(one, tuple(_ours(one, tables))))
-    return [Paper(source, tuple(found)) for source, found in entries.items()]
+    return [Paper(source, tuple(found), tuple(_orders(found))) for source, found in entries.items()]
+
+
+def kendall(one: Sequence[float], other: Sequence[float]) -> tuple[int, int, float]:
+    """How two rankings of the same things agree.
+
+    Args:
+        one: a number for each thing.
+        other: another for each.
+
+    Returns:
+        The pairs in the same order in both, the pairs that neither calls equal, and Kendall's tau-b, which is nan
+        where one calls all equal.
+    """
+    steps = [(np.sign(a - b), np.sign(c - d)) for (a, c), (b, d) in combinations(zip(one, other, strict=True), 2)]
+    products = [x * y for x, y in steps]
+    moved = math.sqrt(sum(x != 0 for x, _ in steps) * sum(y != 0 for _, y in steps))
+    return products.count(1), sum(map(bool, products)), float(sum(products)) / moved if moved else math.nan
 
 
 def status(reported: Reported, key: Key, cell: Cell, notes: Sequence[str] = ()) -> str:
@@ -109,6 +143,22 @@ def _ours(reported: Reported, tables: Sequence[Table]) -> Iterator[Ours]:
             cell = row.cell(reported.metric)
             assert cell is not None
             yield Ours(table.key, cell, row.seeds, status(reported, table.key, cell, row.notes))
+
+
+def _orders(entries: Sequence[Entry]) -> Iterator[Order]:
+    """For each column of a paper's tables and each table of ours that has three or more of its methods."""
+    columns: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        one = entry.reported
+        columns.setdefault((one.source, one.data, one.exact, one.metric), []).append(entry)
+    for column in columns.values():
+        column.sort(key=lambda entry: -entry.reported.value)
+        for key in dict.fromkeys(ours.key for entry in column for ours in entry.ours):
+            both = [(entry.reported, ours.cell.value) for entry in column for ours in entry.ours if ours.key == key]
+            if len(both) >= _ORDERED:
+                printed, values = [one.value for one, _ in both], [value for _, value in both]
+                methods = tuple(one.method for one, _ in both)
+                yield Order(both[0][0], key, methods, *kendall(printed, values))
 
 
 def shown(ours: Ours, metric: str) -> str:

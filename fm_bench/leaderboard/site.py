@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -24,7 +24,7 @@ from fm_bench.leaderboard.compare import Run, load_runs
 from fm_bench.leaderboard.headlines import counted, summary
 from fm_bench.leaderboard.links import METHODS, method_page
 from fm_bench.leaderboard.record import Record, load_all
-from fm_bench.leaderboard.rows import Table, tables
+from fm_bench.leaderboard.rows import Key, Table, tables
 from fm_bench.leaderboard.shown import number, unit, words, work
 from fm_bench.leaderboard.table import MISSING, ends
 from fm_bench.leaderboard.views import Bar, View, headings, timed, view
@@ -109,7 +109,8 @@ def render(
     script = _source(environment, "page.js")
     every = tables(records)
     places = list(dict.fromkeys(table.key[:3] for table in every))
-    sections = _sections(every, verdicts, {run.record.fingerprint: run for run in runs})
+    called = _called(every)
+    sections = _sections(every, called, verdicts, {run.record.fingerprint: run for run in runs})
     html = environment.get_template("page.html").render(
         style=Markup(_source(environment, "page.css")),  # noqa: S704 our own file
         script=Markup(script),  # noqa: S704 our own file
@@ -118,6 +119,7 @@ def render(
         headlines=summary(verdicts, places) if verdicts else [],
         papers=[paper for paper in reproduction.papers(every) if paper.run],
         ours=reproduction.shown,
+        called=called,
         records=len({record.fingerprint for record in records}),
         methods=len({record.method for record in records}),
         rows=len({record.name for record in records}),
@@ -189,12 +191,24 @@ class Paper:
         return counted([judged.verdict.outcome for judged in self.tested])
 
 
-def _sections(all_tables: Sequence[Table], verdicts: Sequence[Verdict], runs: Mapping[str, Run]) -> list[Section]:
+def _places(every: Sequence[Table]) -> Iterator[tuple[tuple[str, str, str], list[Table]]]:
+    """The tables of one data set, profile and mode at a time."""
+    for place, members in itertools.groupby(every, key=lambda table: table.key[:3]):
+        yield place, list(members)
+
+
+def _called(every: Sequence[Table]) -> dict[Key, str]:
+    """What each table is called among those of its place."""
+    return {key: heading for _, group in _places(every) for key, heading in headings(group).items()}
+
+
+def _sections(
+    every: Sequence[Table], called: Mapping[Key, str], verdicts: Sequence[Verdict], runs: Mapping[str, Run]
+) -> list[Section]:
     result: list[Section] = []
     numbers = itertools.count(1)
-    for place, members in itertools.groupby(all_tables, key=lambda table: table.key[:3]):
-        group = list(members)
-        times, called = timed(group), headings(group)
+    for place, group in _places(every):
+        times = timed(group)
         views = tuple(view(table, f"t{next(numbers)}", called[table.key], runs, times) for table in group)
         judged = [verdict for verdict in verdicts if (verdict.data, verdict.profile, verdict.mode) == place]
         data, profile, mode = place

@@ -51,6 +51,7 @@ class View:
     figures: tuple["Figure", ...]
     attributes: tuple[str, ...]
     machines: int
+    versions: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         figures=tuple(figure for figure in (_curves(table, notes), _scatter(table, notes, times)) if figure),
         attributes=tuple(table.attributes),
         machines=len({hardware(run) for row in table.rows for run in row.records}),
+        versions=len({run.code["digest"] for row in table.rows for run in row.records}),
     )
 
 

@@ -2,15 +2,17 @@
 """What the papers print and claim, beside our runs."""
 
 import itertools
+import math
 import re
 
+import numpy as np
 import pytest
 from records import make, metrics_of
 
 from fm_bench import recipe
 from fm_bench.leaderboard.papers import CLAIMS
 from fm_bench.leaderboard.papers.reported import REPORTED, Reported
-from fm_bench.leaderboard.reproduction import papers, status
+from fm_bench.leaderboard.reproduction import kendall, papers, status
 from fm_bench.leaderboard.rows import Cell, tables
 from fm_bench.leaderboard.site import render
 
@@ -91,3 +93,43 @@ def test_our_numbers_stand_beside_the_printed_ones():
     assert "not comparable: other data" in text
     assert "Zhao et al., CVPR 2017" in text
     assert "Huang et al., ICCV 2015" not in text  # nothing of it was run
+
+
+def test_kendall_counts_pairs_and_ties_as_scipy_does():
+    from scipy.stats import kendalltau
+
+    rng = np.random.default_rng(0)
+    for things in range(2, 12):
+        one, other = rng.integers(0, 5, things).tolist(), rng.integers(0, 5, things).tolist()
+        alike, pairs, tau = kendall(one, other)
+        assert tau == pytest.approx(kendalltau(one, other).statistic, nan_ok=True)
+        assert 0 <= alike <= pairs <= things * (things - 1) // 2
+    assert kendall([3, 2, 1], [0.9, 0.5, 0.7]) == (2, 3, pytest.approx(1 / 3))
+    assert kendall([3, 2, 1], [1, 2, 3]) == (0, 3, -1)
+    assert math.isnan(kendall([3, 2], [1, 1])[2])
+
+
+def test_methods_are_ordered_beside_the_column_that_a_paper_prints():
+    """Two methods make no order, other metrics, data, sources and tables are not mixed in, and the page says it all."""
+
+    def number(method: str, value: float, **other: str) -> Reported:
+        given = {"metric": "accuracy@20", "data": "darn", "source": "Table 1"} | other
+        return Reported(method, value, exact="darn-1", protocol="manipulate-1", paper="Someone", **given)
+
+    printed = [number("amnet", 0.5), number("flam", 0.7), number("fcd", 0.6), number("identity", 0.1)]
+    printed += [number("amnet", 0.9, source="Table 2"), number("flam", 0.1, source="Table 2")]
+    printed += [number("amnet", 0.1, metric="ndcg@20"), number("fcd", 0.1, data="deepfashion")]
+    rows = [make(name, skill=skill) for name, skill in (("amnet", 0.5), ("flam", 0.6), ("fcd", 0.8))]
+    (paper,) = papers(tables(rows), printed)
+    (order,) = paper.orders
+    assert order.methods == ("flam", "fcd", "amnet")
+    assert (order.alike, order.pairs, order.tau) == (2, 3, pytest.approx(1 / 3))
+    assert (order.reported.source, order.reported.data, order.key.data) == ("Table 1", "darn", "garments")
+    rows += [make("random", data="fashion-product"), make("amnet", data="fashion-product")]
+    assert papers(tables(rows), printed)[0].orders == paper.orders
+    names = ("amnet", "fashionsearchnet", "fashionsearchnet/no-aam", "attribute-based")
+    page = render([make(name, skill=0.5 + 0.1 * i) for i, name in enumerate(names)])
+    (row,) = re.findall(r"<tr><th scope=.row.>[^\n]*<td>(\d) of (\d)</td><td>([^<]*)</td><td[^>]*>fashionsearch", page)[
+        :1
+    ]
+    assert row == ("2", "6", "-0.33")
