@@ -21,7 +21,9 @@ EXACT = "exact"
 MILVUS = "milvus"
 KINDS = ("methods", "data", "profiles", "protocols")
 _KEYS = {
-    "methods": {"description", "default", "method", "stages", "variants", "modes", "data", "loader", "evaluation"},
+    "methods": {
+        *("description", "chosen", "default", "method", "stages", "variants", "modes", "data", "loader", "evaluation")
+    },
     "data": {"description", "reader", "data", "loader", "evaluation"},
     "profiles": {"description", "budget", "method", "loader", "evaluation", "trainer", "data"},
 }

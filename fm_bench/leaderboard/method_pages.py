@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -224,6 +224,7 @@ def _render(label: str, every: Sequence[Table], kept: Mapping[str, Kept], home: 
         home=home,
         description=_description(runs[0], extras),
         about=next((one.about for one in extras if one.about), ()),
+        chosen=_recipe(runs[0]).get("chosen", ""),
         parts=parts,
         rate_names=RATES,
         missing=MISSING,
@@ -249,11 +250,16 @@ def _description(run: Record, extras: Sequence[Extras]) -> tuple[str, ...]:
     """What the run itself said it is; for older records, what the recipe says today."""
     if found := next((one.description for one in extras if one.description), ()):
         return found
+    of = _recipe(run)
+    lines = (of.get("description"), of.get("variants", {}).get(run.variant, {}).get("description"))
+    return tuple(str(line) for line in lines if line)
+
+
+def _recipe(run: Record) -> Mapping[str, Any]:
+    """What the recipe of the method says today; empty for methods that are not known here."""
     with suppress(UserError):
-        of = recipe.load("methods", run.method)
-        lines = (of.get("description"), of.get("variants", {}).get(run.variant, {}).get("description"))
-        return tuple(str(line) for line in lines if line)
-    return ()
+        return recipe.load("methods", run.method)
+    return {}
 
 
 def _part(name: str, label: str, of: Sequence[Table], kept: Mapping[str, Kept]) -> Part:

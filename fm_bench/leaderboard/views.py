@@ -45,6 +45,7 @@ class View:
     notes: tuple[tuple[int, str], ...]
     common: str
     searches: str
+    searched: bool
     headline: str
     order: str
     folded: bool
@@ -171,6 +172,7 @@ def view(table: Table, name: str, heading: str, runs: Mapping[str, Run], times: 
         notes=tuple((number, text) for text, number in notes.items()),
         common="; ".join(common),
         searches=table.searches,
+        searched=any(run.tuning for row in table.rows for run in row.records),
         headline=table.headline,
         order="ascending" if is_lower(table.headline) else "descending",
         folded=folded,

@@ -12,6 +12,7 @@ from records import everything, make
 from test_site import Page
 from test_site_browser import WIDTH
 
+from fm_bench import recipe
 from fm_bench.leaderboard.extras import Result, save_extras
 from fm_bench.leaderboard.learning import Line, chart
 from fm_bench.leaderboard.links import method_page, slug
@@ -69,6 +70,16 @@ def test_everything_a_run_left_is_on_its_page():
     ):
         assert part in said, part
     assert "no learning curves" not in said
+
+
+def test_how_settings_were_chosen_is_on_the_page_of_every_trained_method():
+    for name in recipe.names("methods"):
+        of = recipe.load("methods", name)
+        trained = any(stage["share"] > 0 for stage in of.get("stages", {}).values())
+        assert str(of.get("chosen", "" if trained else ".")).endswith("."), name
+    said = words_of(render_pages([make("amnet")], {}, HOME)["amnet.html"])
+    assert recipe.load("methods", "amnet")["chosen"] in said
+    assert "settings were chosen" not in render_pages([make("unheard-of")], {}, HOME)["unheard-of.html"]
 
 
 def test_older_records_say_what_they_lack_and_show_the_rest():

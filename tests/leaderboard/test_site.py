@@ -296,3 +296,12 @@ def _contrast(a, b):
 
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_versions_of_the_code_and_recipes_are_told_under_the_table():
+    old = make("flam", code={"version": "0.1.0", "digest": "11" * 32, "git": ""})
+    said = " ".join(Page(render([make("amnet"), old])).text)
+    assert "different rows of up to 2" in said
+    assert "settings were searched by" in said
+    said = " ".join(Page(render([make("amnet"), make("flam")])).text)
+    assert "different rows of up to" not in said
