@@ -22,9 +22,8 @@ PACKAGES = (
     "torchmetrics",
     "timm",
     "albumentations",
-    "numpy",
-    "faiss-cpu",
-    "faiss-gpu",
+    *("numpy", "scipy", "scikit-learn", "scikit-image", "opencv-python-headless", "pillow"),
+    *("faiss-cpu", "faiss-gpu"),
 )
 # Between a picture and its vector.
 _BEFORE_VECTORS = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "pillow")

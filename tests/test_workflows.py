@@ -87,6 +87,17 @@ def test_the_regression_test_runs_nightly_and_by_label_and_uploads_in_any_case()
     assert '"runs/regress/summary.md"' in Path(regress.__file__).read_text()
 
 
+def test_the_regression_test_takes_nothing_from_the_night_before(monkeypatch):
+    from fm_bench.files import cache_dir
+
+    path = ROOT / ".github" / "workflows" / "regression.yml"
+    (regress,) = [step for step in steps(path) if "make regress" in step.get("run", "")]
+    for name, value in regress["env"].items():
+        monkeypatch.setenv(name, value)
+    assert cache_dir().parts[0] == "${{ runner.temp }}"  # which is empty when a job begins
+    assert not any("actions/cache" in step.get("uses", "") for step in steps(path))
+
+
 def test_pages_publishes_the_leaderboards_alone_and_only_what_the_check_has_passed():
     path = ROOT / ".github" / "workflows" / "pages.yml"
     content = read(path)
