@@ -36,6 +36,7 @@ from fm_bench.run_folder import default_out, digest_of, run_fingerprint
 EVERY = "all"
 """Stands for every method with every variant."""
 _SENTENCE = "fm-bench: "
+_TRACEBACK = "Traceback (most recent call last):"
 _PATIENCE = 5.0  # seconds that an interrupted run has, until it is told once more, and then ten times that
 _INTERRUPTED = 130
 
@@ -259,10 +260,18 @@ def in_a_process(command: Sequence[str]) -> str | None:
 
 
 def _show(process: subprocess.Popen[str], said: list[str]) -> None:
-    """Passes on what a process writes to standard error, and keeps the last line that is not empty in ``said``."""
+    """Passes on what a process writes to standard error, and keeps what it ended with in ``said``.
+
+    That is the last line that is not empty; of an error below a traceback the first one, since many go on for more.
+    """
     assert process.stderr is not None
+    within = told = False
     for line in process.stderr:
-        said[0] = line.strip() or said[0]
+        if line.startswith((_TRACEBACK, _SENTENCE)):
+            within, told = line.startswith(_TRACEBACK), False
+        if line.strip() and not told:
+            said[0] = line.strip()
+            told = within and not (line[0].isspace() or line.startswith(_TRACEBACK))
         with suppress(OSError, ValueError):  # nobody reads ours any more: the run would wait for us for ever
             sys.stderr.write(line)
 

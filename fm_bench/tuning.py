@@ -7,6 +7,7 @@ record.
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -319,6 +320,8 @@ class Tuner:
         try:
             trial = self.trial or run_trial
             value, images = trial(self._config(parameters), dataset, trial_folder(self.out, number), self.console)
+            if not math.isfinite(value):
+                raise ArithmeticError(f"{OBJECTIVE} is {value}")
         except (UserError, ArithmeticError, RuntimeError, ValueError) as error:
             # a learning rate at which the loss is no number, say: it is spent all the same, and would break again
             study.tell(asked, state=optuna.trial.TrialState.FAIL)

@@ -211,6 +211,14 @@ def test_options_of_other_readers_are_left_out():
             "no such data: look.",
         ),
         ("echo 'RuntimeError: odd' >&2; exit 1", "RuntimeError: odd"),
+        (
+            "printf 'Traceback (most recent call last):\\n  x\\nRuntimeError: odd\\nas told\\n' >&2; exit 1",
+            "RuntimeError: odd",
+        ),
+        (
+            "printf 'Traceback (most recent call last):\\nKeyError: 1\\n\\nfm-bench: look.\\n' >&2; exit 2",
+            "look.",
+        ),
         ("exit 3", "it ended with status 3."),
         ("kill -KILL $$", "it was ended by SIGKILL, as happens where memory runs out."),
         ("kill -SEGV $$", "it was ended by SIGSEGV."),

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,12 @@ def test_a_trial_that_torch_cannot_finish_is_spent_too(tmp_path):
 
     ledger = tuner(tmp_path, breaks).run(2)
     assert [(trial.value, trial.why) for trial in ledger.trials] == [(None, "RuntimeError()")] * 2
+
+
+def test_a_trial_whose_value_is_no_number_is_spent_too(tmp_path):
+    ledger = tuner(tmp_path, lambda *_: (math.nan, 9)).run(2)
+    assert [(trial.value, trial.why) for trial in ledger.trials] == [(None, "val/accuracy@20 is nan")] * 2
+    assert Ledger.load(tmp_path).best is None
 
 
 def test_a_ledger_with_a_trial_less_or_another_best_is_noticed(tmp_path):

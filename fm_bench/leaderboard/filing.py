@@ -26,6 +26,8 @@ from fm_bench.leaderboard.rows import flat, settings
 
 _STATED = ("method", "variant", "data", "profile", "mode", "seed")
 """What a record and its own configuration both say."""
+_DERIVED = re.compile(r"^increment_ratio@|_p\d+$")
+"""Metrics that are no mean over requests: a ratio of two means, and percentiles."""
 
 
 def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
@@ -49,7 +51,8 @@ def add(run: Path, folder: Path, *, replace: bool = False) -> Path:
     """
     source = Path(run) / FILE
     record = load(source)
-    for wrong in (*wrong_with(record), *_wrong_requests(Run(record, requests_file(source)))):
+    found = (*wrong_with(record), *_wrong_fingerprint(record), *_wrong_requests(Run(record, requests_file(source))))
+    for wrong in found:
         raise UserError(f"{source} was not filed: {wrong}")
     path = Path(folder) / f"{_stem(record)}.json"
     older = [known for known in _same_run(record, folder) if known != path or known.read_bytes() != source.read_bytes()]
@@ -150,6 +153,8 @@ def wrong_with(record: Record) -> list[str]:
         stated, configured = getattr(record, name), record.config.get(name)
         if configured is not None and configured != stated:
             found.append(f"{name} is {stated!r}, but its run was configured with {configured!r}: run it again.")
+    if record.label != record.name:
+        found.append(f"label is {record.label!r}, but it is a run of {record.name}: run it again.")
     known = recipe.names("protocols")
     for name, definition in record.protocols.items():
         if name not in known:
@@ -212,11 +217,35 @@ def _wrong_tuning(record: Record) -> list[str]:
     return [f"{name} is not that of its best trial: run it again without this option." for name in other]
 
 
+def _wrong_fingerprint(record: Record) -> list[str]:
+    """Whether the fingerprint is another than what it is a digest of: settings, data, protocols, method and code.
+
+    It is that of an earlier version of the method, too. What protocols were that the data could not answer is not in a
+    record, so that only today's definition tells: this is asked when a record is filed, and not again.
+    """
+    from fm_bench.methods import METHODS  # imports torch
+
+    asked = record.config.get("evaluation")
+    if asked is None or record.config.get("source") or record.method not in METHODS:
+        return []
+    configured = {name: value for name, value in record.config.items() if name != "training_images"}
+    names = (*asked.get("protocols", ()), *asked.get("also", ()))
+    protocols = {name: record.protocols.get(name) or _definition(name) for name in names}
+    versions = range(1, METHODS[record.method].version + 1)
+    of = (configured, record.data_digest, protocols)
+    if record.fingerprint in (digest(*of, version, record.code["digest"]) for version in versions):
+        return []
+    return ["its fingerprint is not that of its settings, data, protocols and code: restore it, or run it again."]
+
+
 def _wrong_requests(run: Run) -> list[str]:
     """What is wrong with the per-request results of a run."""
     try:
         with np.load(run.path, allow_pickle=False) as arrays:
             names = [name.partition("/")[::2] for name in arrays.files]
+        for protocol, metrics in run.record.metrics.items():
+            if unproved := [each for each in metrics if (protocol, each) not in names and not _DERIVED.search(each)]:
+                return [f"{run.path.name} has no {unproved[0]} of {protocol}, which the record states: run it again."]
         for protocol, metric in names:
             if metric in run.record.metrics.get(protocol, {}):
                 run.per_request(protocol, metric)
@@ -283,7 +312,8 @@ def _read(folder: Path) -> dict[str, str]:
     path = _list_of(folder)
     if not path.exists():
         return {}
-    pairs = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     if any(len(pair) != 2 or not _is_sum(pair[0]) for pair in pairs):
         raise UserError(f"{path} holds a line that is no SHA-256 sum with a file name: restore it.")
     return {name: total for total, name in pairs}

@@ -14,6 +14,7 @@ from fm_bench.leaderboard.table import escape, line, markdown_table, span
 
 RESULTS = re.compile(r"<!-- results:begin((?: [\w-]+)+) -->\n(.*?)<!-- results:end -->", re.DOTALL)
 CLAIMS = re.compile(r"<!-- claims:begin() -->\n(.*?)<!-- claims:end -->", re.DOTALL)
+_MARK = re.compile(r"<!-- (?:results|claims):(?:begin|end)")
 MAIN = "without-variants"
 
 
@@ -41,15 +42,17 @@ def update_readme(
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror}): check the path.") from error
-    found = RESULTS.search(text)
-    if found is None:
+    if RESULTS.search(text) is None:
         raise UserError(
             f"{path} has no lines <!-- results:begin manipulate-1 --> and <!-- results:end -->: put them where the "
             "results of that protocol belong."
         )
-    new = _between(text, found, _results(list(records), found[1].split()))
-    if claims := CLAIMS.search(new):
-        new = _between(new, claims, claims_table(verdicts))
+    if stray := _MARK.search(CLAIMS.sub("", RESULTS.sub("", text))):
+        raise UserError(f"{path} has a line {stray[0]} … --> without its counterpart: put both, each on its own line.")
+    kept = list(records)
+    new = RESULTS.sub(lambda found: _between(found, _results(kept, found[1].split())), text)
+    new = CLAIMS.sub(lambda found: _between(found, claims_table(verdicts)), new)
+    new = new.encode("utf-8", "backslashreplace").decode()  # JSON can hold halves of characters
     if new != text and not check:
         write_text(Path(path), new)
     return new != text
@@ -63,8 +66,9 @@ def _results(records: Sequence[Record], words: Sequence[str]) -> str:
     return "\n\n".join(filter(None, (markdown_table(shown, protocol) for protocol in protocols)))
 
 
-def _between(text: str, found: re.Match[str], body: str) -> str:
-    return f"{text[: found.start(2)]}\n{body}\n\n{text[found.end(2) :]}"
+def _between(found: re.Match[str], body: str) -> str:
+    start, end = (at - found.start() for at in found.span(2))
+    return f"{found[0][:start]}\n{body}\n\n{found[0][end:]}"
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> str:
@@ -82,7 +86,8 @@ def claims_table(verdicts: Sequence[Verdict]) -> str:
     lines = [line(["claim", "x beats y", "by", *data]), line([":---"] * (3 + len(data)))]
     for key in sorted(rows, key=lambda key: int(key[0][1:])):
         claim, protocol = first[key].claim, first[key].claim.protocol
-        same = [v for v in tested if _row(v) == key and v.claim.protocol == protocol]
+        # two printed tables may say the same of two data sets: that is two claims, of which the first is shown
+        same = [v for v in tested if _row(v) == key and (v.claim.protocol, v.claim.id) == (protocol, claim.id)]
         cells = ["; ".join(_said(v) for v in same if v.data == name) for name in data]
         methods = f"{claim.x} > {claim.y}" if claim.x != claim.y else claim.x
         by = claim.metric if claim.metric == claim.metric_y else f"{claim.metric} > {claim.metric_y}"

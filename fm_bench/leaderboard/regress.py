@@ -341,7 +341,7 @@ def recorded_in(place: Path) -> list[Measured]:
         return [_from_json(each) for each in content["runs"]]
     except FileNotFoundError:
         raise UserError(f"{place} does not exist: write it with `fm-bench regress --update`.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{place} holds no recorded runs ({error}): write it with `fm-bench regress --update`."
         ) from error

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from fm_bench.errors import UserError
 from fm_bench.evaluation.significance import resampled_means
 from fm_bench.evaluation.sweep import ratio
 from fm_bench.files import digest
@@ -117,9 +118,18 @@ def sample(columns: Mapping[K, Scores], request_digest: str) -> dict[K, Sample]:
     Args:
         columns: scores for the same requests.
         request_digest: of these requests; it seeds their draw, so that other requests are drawn independently.
+
+    Raises:
+        UserError: if they are not scores for the same requests, since there are more of them in one column.
     """
     if not columns:
         return {}
+    counts = sorted({len(seed) for column in columns.values() for seed in column.seeds})
+    if len(counts) > 1:
+        raise UserError(
+            f"the requests {request_digest[:12]} are {' and '.join(map(str, counts))} of different runs, so that one "
+            "of their records is wrong: run the older ones again."
+        )
     stacked = np.column_stack([seed for column in columns.values() for seed in column.seeds])
     means = resampled_means(stacked, RESAMPLES, int(digest(request_digest)[:8], 16))
     result, start = {}, 0

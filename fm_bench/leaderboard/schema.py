@@ -12,6 +12,7 @@ SCHEMA = 1
 LATER: Mapping[str, Any] = {"search": {}, "tuning": {}}
 """Keys that are newer than the first records, with what a record without them means."""
 TOLERANCE = 1e-6  # of low <= value <= high: bootstrap quantiles and means are rounded differently
+_MOST = 1e15  # beyond what any run measures, and far below where sums of such numbers overflow
 
 Check = Callable[[Any], str | None]
 """Says what is wrong with a value, starting with a space before a predicate or a dot before a key, or None."""
@@ -56,8 +57,12 @@ def _number(value: Any) -> str | None:
     return None if finite else f" is {value} instead of a finite number"
 
 
+def _measured(value: Any) -> str | None:
+    return _number(value) or (None if abs(value) <= _MOST else f" is {value:.3g}, which is beyond what runs measure")
+
+
 def _not_negative(value: Any) -> str | None:
-    return _number(value) or (None if value >= 0 else f" is {value}, which is below 0")
+    return _measured(value) or (None if value >= 0 else f" is {value}, which is below 0")
 
 
 def _optional(value: Any) -> str | None:
@@ -72,6 +77,8 @@ def _count(least: int) -> Check:
     def wrong(value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return f" is {_kind(value)} instead of a whole number"
+        if (found := _measured(value)) is not None:
+            return found
         return None if value >= least else f" is {value}, which is below {least}"
 
     return wrong
@@ -127,7 +134,7 @@ def _list(inner: Check) -> Check:
 
 
 def _estimate(value: Any) -> str | None:
-    if (found := _each(_number, keys=("value",))(value)) is not None:
+    if (found := _each(_measured, keys=("value",))(value)) is not None:
         return found
     keys = set(value)
     if keys not in ({"value"}, {"value", "low", "high"}):
@@ -144,6 +151,21 @@ def _curve(value: Any) -> str | None:
     if len(k) != len(accuracy):
         return f" has {len(k)} values of k and {len(accuracy)} of accuracy"
     return None if k == sorted(set(k)) and (not k or k[0] >= 1) else ".k does not grow from 1 on"
+
+
+def _config(value: Any) -> str | None:
+    """Plain settings, of which tables and pages look into some groups."""
+    if (wrong := _plain_object(value)) is not None:
+        return wrong
+    for group in ("evaluation", "hyper", "loader", "reader", "source", "stages"):
+        if (wrong := _object(value.get(group, {}))) is not None:
+            return f".{group}{wrong}"
+    wrong = None if value.get("fold") is None else _count(0)(value["fold"])
+    if wrong is not None:
+        return f".fold{wrong}"
+    asked = value.get("evaluation", {})
+    names = ((name, _list(_name)(asked.get(name, []))) for name in ("protocols", "also"))
+    return next((f".evaluation.{name}{wrong}" for name, wrong in names if wrong is not None), None)
 
 
 def _search(value: Any) -> str | None:
@@ -191,7 +213,7 @@ FIELDS: Mapping[str, Check] = {
     "profile": _name,
     "mode": _one_of("common", "paper"),
     "seed": _count(0),
-    "config": _plain_object,
+    "config": _config,
     "data_digest": _name,
     "protocols": _each(_name),
     "request_digests": _each(_name),

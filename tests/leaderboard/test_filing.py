@@ -11,11 +11,14 @@ from extras import extras, picture
 from records import make, outcomes, run
 
 from fm_bench.cli import main
+from fm_bench.config import configure
+from fm_bench.environment import code_digest
 from fm_bench.errors import UserError
 from fm_bench.leaderboard.extras import extras_file, save_extras
 from fm_bench.leaderboard.filing import add, file_extras, list_extras, mixed, problems, wrong_with
 from fm_bench.leaderboard.record import load, load_all, requests_file
 from fm_bench.questions import load_protocol
+from fm_bench.run_folder import run_fingerprint
 
 HITS = "manipulate-1/accuracy@20"
 GOOD = {"protocols": {"manipulate-1": load_protocol("manipulate-1").digest}}
@@ -53,6 +56,7 @@ def test_a_filed_record_keeps_its_requests_and_a_name_without_tricks(tmp_path):
         ({"code": {"version": "0.1.0", "digest": "cd" * 20, "git": "0123abc"}}, "code.digest is 'cdcd"),
         ({"code": {"version": "99.0", "digest": "ee" * 32, "git": "0123abc"}}, "fm-bench 99.0, which is newer"),
         ({"code": {"version": "0.1.0", "digest": "ee" * 32, "git": "0123abc-dirty"}}, "changes that no commit holds"),
+        ({"label": "flam"}, "label is 'flam', but it is a run of amnet"),
     ],
 )
 def test_what_no_run_of_this_version_would_say_is_refused(changes, named, tmp_path):
@@ -82,6 +86,42 @@ def test_requests_that_are_missing_or_of_another_run_are_refused(tmp_path):
     with pytest.raises(UserError, match="is missing"):
         add(folder, tmp_path / "filed")
     assert not (tmp_path / "filed").exists()
+
+
+def test_a_fingerprint_is_that_of_what_the_record_says_it_is_of(tmp_path):
+    configured = configure("amnet", "garments", "quick", "common", 0)
+    assert len(configured.evaluation.every) > 1, "the record holds one: data cannot answer every protocol"
+    whole = {
+        "config": json.loads(json.dumps(configured.numeric())) | {"training_images": 90_000},
+        "fingerprint": run_fingerprint(configured, "dd" * 32),
+        "code": {"version": "0.1.0", "digest": code_digest(), "git": "0123abc"},
+    }
+    assert add(finished(tmp_path / "whole", **whole), tmp_path / "filed").exists()
+    for number, edited in enumerate(
+        (
+            {"config": whole["config"] | {"hyper": {"lr": 0.2}}},
+            {"data_digest": "de" * 32},
+            {"code": whole["code"] | {"digest": "ef" * 32}},
+            {"fingerprint": "ab" * 32},
+        )
+    ):
+        folder = finished(tmp_path / str(number), **(whole | edited))
+        with pytest.raises(UserError, match="its fingerprint is not that of its settings, data, protocols and code"):
+            add(folder, tmp_path / "others")
+    assert not (tmp_path / "others").exists()
+
+
+def test_a_metric_without_results_of_requests_is_refused(tmp_path):
+    folder = finished(tmp_path)
+    value = json.loads((folder / "record.json").read_text())
+    value["metrics"]["manipulate-1"]["accuracy@7"] = {"value": 0.9}
+    (folder / "record.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match="has no accuracy@7 of manipulate-1, which the record states"):
+        add(folder, tmp_path / "filed")
+    del value["metrics"]["manipulate-1"]["accuracy@7"]
+    value["metrics"]["manipulate-1"] |= {"increment_ratio@20": {"value": 0.3}, "t_sum_ms_p95": {"value": 9.0}}
+    (folder / "record.json").write_text(json.dumps(value))  # these are no means over requests
+    assert add(folder, tmp_path / "filed").exists()
 
 
 def test_a_superseded_record_gives_way_only_when_told(tmp_path, capsys):
@@ -128,6 +168,9 @@ def test_edited_lost_and_smuggled_files_are_noticed(tmp_path):
     assert f"is filed as {path.name}" in misplaced
     assert ["is gone" in each or "is not in" in each for each in rest] == [True] * 3
     (tmp_path / "filed.sha256").write_text("no sum\n")
+    with pytest.raises(UserError, match="restore it"):
+        problems(filed)
+    (tmp_path / "filed.sha256").write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="restore it"):
         problems(filed)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What the README says is what the records say, between its markers and nowhere else."""
 
+import dataclasses
+
 import pytest
 from records import everything, make, outcomes, run
 
@@ -53,6 +55,30 @@ def test_a_readme_without_markers_is_a_users_error(tmp_path, text):
         update_readme(path, [make()])
 
 
+def test_every_pair_of_markers_is_kept_up_to_date_and_none_is_alone(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"{BEGIN}\n{END}\nwords\n<!-- results:begin manipulate-2 -->\n| a lie |\n{END}\nend\n")
+    assert update_readme(path, everything())
+    text = path.read_text()
+    assert "a lie" not in text
+    assert text.count("· manipulate-2") == 1
+    assert text.endswith(f"{END}\nend\n")
+    assert not update_readme(path, everything(), check=True)
+    for mark in (*CLAIMS, BEGIN, END):  # without its other half it would be left as it is for ever
+        path.write_text(f"{text}{mark}\nold\n")
+        with pytest.raises(UserError, match="without its counterpart"):
+            update_readme(path, everything())
+
+
+def test_halves_of_characters_are_written_as_escapes(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"{BEGIN}\n{END}\n")
+    records = [make(command="fm-bench bench \ud800")]
+    assert update_readme(path, records)
+    assert "fm-bench bench \\ud800" in path.read_text()
+    assert not update_readme(path, records, check=True)
+
+
 @pytest.fixture
 def verdicts(tmp_path):
     runs = []
@@ -74,6 +100,15 @@ def test_claims_that_were_tested_have_one_row_each(verdicts):
     assert "seeds" not in lines[3]
     assert "ndcg" not in lines[4], "of several metrics the first"
     assert claims_table([]).count("\n") == 1
+
+
+def test_claims_that_print_the_same_order_twice_show_one_verdict_each(verdicts):
+    first = next(verdict for verdict in verdicts if verdict.claim.id == "H1" and verdict.difference)
+    claim = dataclasses.replace(first.claim, id="H1 (DARN)", statement="The memory helps, as on DARN", tie=".003")
+    twice = [first, dataclasses.replace(first, claim=claim, outcome="preserved")]
+    (row,) = claims_table(twice).splitlines()[2:]
+    assert "violated" in row
+    assert "preserved" not in row, "that is another claim than the one the row names"
 
 
 def test_claims_are_updated_where_the_file_has_room_for_them(tmp_path, verdicts):

@@ -50,6 +50,12 @@ def test_two_folders_are_compared_and_printed(tmp_path):
         compare(y.path.parent, z.path.parent)
 
 
+def test_as_many_requests_are_needed_as_their_digest_is_of(tmp_path):
+    x, y = (run(tmp_path, name, {HITS: outcomes(0.5, number)}) for name, number in (("x", 300), ("y", 299)))
+    with pytest.raises(UserError, match="are 299 and 300 of different runs"):
+        compare(x.path.parent, y.path.parent)
+
+
 def test_each_attribute_counts_its_own_requests(tmp_path):
     # x finds everything that changes the colour, and y everything else
     x = asked(tmp_path, "x", COLOUR.astype(np.float32))
