@@ -115,10 +115,12 @@ class RunConfig:
         """Catalogue and pictures of the run. Raises UserError for everything a user can mend."""
         about = sample_of(self.evaluation.protocols, self.data_names)
         dataset = READERS[recipe.reader_name(self.data)](**self.reader).read()
-        dataset = mended(dataset) if self.reader.get("on_error") == "skip" else dataset
+        skips = self.reader.get("on_error") == "skip"
+        dataset = mended(dataset) if skips else dataset
         if about is not None:
             room = Room(self.evaluation.gallery, self.evaluation.requests) if self.evaluation.shrink else None
             dataset = sampled(dataset, about[1], about[0], self.data, room)
+            dataset = mended(dataset) if skips else dataset  # what was listed of this sample, whose splits are others
         dataset = dataset if self.fold is None else folded(dataset, self.fold)
         dataset = cropped(dataset) if self.loader.crop == "true" else dataset
         if self.folded and self.folded != whole_digest(dataset):

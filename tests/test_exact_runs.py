@@ -48,7 +48,8 @@ def roots(tmp_path_factory) -> dict[str, Path]:
 
 def bench(method: str, data: str, root: Path, protocols: list[str], out: Path, *options: str) -> int:
     command = ["bench", method, "--data", data, "--data.root", str(root), "--out", str(out)]
-    command += ["--evaluation.protocols", f"[{','.join(protocols)}]", "--trainer.enable_progress_bar", "false"]
+    command += ["--evaluation.protocols", f"[{','.join(protocols)}]", "--evaluation.also", "[]"]
+    command += ["--trainer.enable_progress_bar", "false"]
     with mock.patch("fm_bench.leaderboard.site.refresh_page", return_value=out):
         return main([*command, *options])
 

@@ -2,6 +2,7 @@
 """Unpacks archives from elsewhere: nothing lands outside the folder, and no archive fills the disk."""
 
 import lzma
+import os
 import stat
 import tarfile
 import tempfile
@@ -63,7 +64,9 @@ def extract(archive: Path, root: Path) -> list[Path]:
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise UserError(f"{archive} is a damaged archive ({error}): download it again.") from error
     except OSError as error:
-        raise UserError(f"{archive} could not be unpacked to {root} ({error.strerror or error}): make room.") from error
+        raise UserError(
+            f"{archive} could not be unpacked to {root} ({error.strerror or error}): make room, or unpack it by hand."
+        ) from error
 
 
 def _unpack(archive: Path, folder: Path, limit: int) -> list[str]:
@@ -112,33 +115,32 @@ _opened = _Opener
 def _zipped(archive: Path, file: zipfile.ZipFile) -> Iterator[_Member]:
     for info in file.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)
+        name = _name(archive, info.filename)
         if info.is_dir():
-            _check_name(archive, info.filename.rstrip("/"))
             continue
-        _check_name(archive, info.filename)
-        if kind not in (0, stat.S_IFREG):
+        if not name or kind not in (0, stat.S_IFREG):
             raise _no_file(archive, info.filename)
         if info.flag_bits & 1:
             raise UserError(f"{archive} is encrypted: unpack it with its password by hand.")
-        yield _Member(info.filename, info.file_size, lambda info=info: file.open(info))  # type: ignore[misc]
+        yield _Member(name, info.file_size, lambda info=info: file.open(info))  # type: ignore[misc]
 
 
 def _tarred(archive: Path, file: tarfile.TarFile) -> Iterator[_Member]:
     for info in file:
-        if info.name.rstrip("/") in ("", "."):
-            continue
-        _check_name(archive, info.name)
+        name = _name(archive, info.name)
         if info.isdir():
             continue
-        source = file.extractfile(info) if info.isreg() and not info.issparse() else None
+        source = file.extractfile(info) if name and info.isreg() and not info.issparse() else None
         if source is None:
             raise _no_file(archive, info.name)
-        yield _Member(info.name.removeprefix("./"), info.size, lambda source=source: source)  # type: ignore[misc]
+        yield _Member(name, info.size, lambda source=source: source)  # type: ignore[misc]
 
 
-def _check_name(archive: Path, name: str) -> None:
-    if not inside(name):
+def _name(archive: Path, name: str) -> str:
+    """A member's path below the folder in its one spelling: ``./a``, ``a`` and ``.//a`` are the same file."""
+    if name and not inside(name):
         raise UserError(f"{archive} holds {name[:120]!r}, which would land outside the folder: do not trust it.")
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _no_file(archive: Path, name: str) -> UserError:
@@ -162,12 +164,13 @@ def _copy(source: IO[bytes], target: IO[bytes], limit: int, archive: Path, name:
 
 
 def _place(root: Path, name: str, archive: Path) -> Path:
-    """Where a member goes, unless a link that is there leads out of the folder."""
+    """Where a member goes, unless a link that is there leads out of the folder, or its place is taken."""
     place = root / name
     top = root.resolve()
-    if not place.parent.resolve().is_relative_to(top) or place.is_dir():
+    above = next(folder for folder in place.parents if os.path.lexists(folder))
+    if not place.parent.resolve().is_relative_to(top) or place.is_dir() or not above.is_dir():
         raise UserError(
-            f"{archive} holds {name[:120]!r}, but {place.parent} leads out of {root} or a folder stands there: "
-            "unpack into an empty folder."
+            f"{archive} holds {name[:120]!r}, but {place.parent} leads out of {root} or is below a file, or a "
+            "folder stands there: unpack into an empty folder."
         )
     return place

@@ -33,7 +33,7 @@ class Finding:
     Args:
         check: its name.
         count: how many.
-        text: what, without the count.
+        text: what, in the form that the count asks for, without the count; see ``form``.
         examples: a few of them.
         level: ``problem`` or ``note``.
         mended_by: what mends a problem, or what deals with what is noted.
@@ -71,19 +71,25 @@ class Finding:
         }
 
 
+def form(count: int, one: str, several: str) -> str:
+    """The words that agree with ``count``: ``1 picture is``, ``0 pictures are``."""
+    return one if count == 1 else several
+
+
 def unreadable(found: dict[str, list[str]], on_error: str) -> list[Finding]:
     """One finding for each kind of damage; ``found`` has the files of each."""
     skipped = on_error == "skip"
     findings = []
     for reason, files in sorted(found.items(), key=lambda entry: -len(entry[1])):
         if reason == LEFT_OUT:
-            findings.append(Finding("left out", len(files), "pictures are left out as an earlier --fix listed", files))
+            text = f"{form(len(files), 'picture is', 'pictures are')} left out as an earlier --fix listed"
+            findings.append(Finding("left out", len(files), text, files))
             continue
         findings.append(
             Finding(
                 "unreadable",
                 len(files),
-                f"pictures cannot be read: {reason}",
+                f"{form(len(files), 'picture', 'pictures')} cannot be read: {reason}",
                 files,
                 "note" if skipped else "problem",
                 "left out by --data.on_error skip" if skipped else "--fix",
@@ -99,22 +105,26 @@ def copies(catalog: Catalog, same: NDArray[np.int64]) -> list[Finding]:
     findings = []
     if (size > 1).any():
         count = int((size > 1).sum())
-        text = f"groups of pictures are byte-identical, {int(size[size > 1].sum()):,} pictures in all"
+        groups = form(count, "group of pictures is", "groups of pictures are")
+        text = f"{groups} byte-identical, {int(size[size > 1].sum()):,} pictures in all"
         findings.append(Finding("duplicates", count, text, _of(catalog, same, size > 1)))
     if (across := varies(same, catalog.split)).any():
-        text = "groups of byte-identical pictures are in more than one split"
+        groups = form(int(across.sum()), "group of byte-identical pictures is", "groups of byte-identical pictures are")
+        text = f"{groups} in more than one split"
         findings.append(_leaks(catalog, "duplicates across splits", text, same, across))
     wrong = conflicting(catalog.labels, same)
     contradicted = wrong[same]
     training = contradicted & (catalog.split != Split.TEST)
     for mask, level in ((training, "problem"), (contradicted & ~training, "note")):
         if mask.any():
+            count = len(np.unique(same[mask]))
+            groups = form(count, "group of byte-identical pictures carries", "groups of byte-identical pictures carry")
             where = "" if level == "problem" else "; they stay in the test split"
             findings.append(
                 Finding(
                     "conflicting labels",
-                    len(np.unique(same[mask])),
-                    f"groups of byte-identical pictures carry conflicting labels{where}",
+                    count,
+                    f"{groups} conflicting labels{where}",
                     _of(catalog, same, wrong),
                     "problem" if level == "problem" else "note",
                     "--fix" if level == "problem" else "",
@@ -133,12 +143,14 @@ def similar(catalog: Catalog, same: NDArray[np.int64], fingerprints: NDArray[Any
     names, split = catalog.image[first], catalog.split[first]
     across = split[pairs[:, 0]] != split[pairs[:, 1]]
     findings = []
-    for mask, check, text in (
-        (~across, "look-alikes", "pairs of pictures look the same, though their files differ"),
-        (across, "look-alikes across splits", "pairs of pictures of different splits look the same"),
+    for mask, check, what, then in (
+        (~across, "look-alikes", "of pictures", ", though the files differ"),
+        (across, "look-alikes across splits", "of pictures of different splits", ""),
     ):
         if mask.any():
-            findings.append(Finding(check, int(mask.sum()), text, names[pairs[mask][: SHOWN + 1]].tolist()))
+            count = int(mask.sum())
+            text = f"{form(count, f'pair {what} looks', f'pairs {what} look')} the same{then}"
+            findings.append(Finding(check, count, text, names[pairs[mask][: SHOWN + 1]].tolist()))
     return findings
 
 
@@ -148,7 +160,8 @@ def items(catalog: Catalog) -> list[Finding]:
     across = varies(number, catalog.split)
     if not across.any():
         return []
-    return [_leaks(catalog, "items across splits", "items have images in more than one split", number, across)]
+    text = f"{form(int(across.sum()), 'item has', 'items have')} images in more than one split"
+    return [_leaks(catalog, "items across splits", text, number, across)]
 
 
 def splits_and_values(catalog: Catalog) -> list[Finding]:
@@ -160,7 +173,8 @@ def splits_and_values(catalog: Catalog) -> list[Finding]:
     ]
     single = [name for name, size in zip(catalog.schema.names, catalog.schema.sizes, strict=True) if size < 2]
     if single:
-        text = "attributes have a single value, so that no request can change them"
+        have, them = form(len(single), "attribute has", "attributes have"), form(len(single), "it", "them")
+        text = f"{have} a single value, so that no request can change {them}"
         findings.append(Finding("values", len(single), text, single, "problem"))
     return findings
 
@@ -175,14 +189,16 @@ def boxes(catalog: Catalog) -> list[Finding]:
     if not bad.any():
         return []
     files = catalog.image[bad].tolist()
-    return [Finding("boxes", len(files), "boxes are empty or lie outside their picture", files, "problem")]
+    one, several = "box is empty or lies outside its picture", "boxes are empty or lie outside their picture"
+    return [Finding("boxes", len(files), form(len(files), one, several), files, "problem")]
 
 
 def names(catalog: Catalog) -> list[Finding]:
     """Pictures that stand in several rows."""
     name, count = np.unique(catalog.image, return_counts=True)
     twice = name[count > 1].tolist()
-    return [Finding("rows", len(twice), "pictures stand in more than one row", twice)] if twice else []
+    text = f"{form(len(twice), 'picture stands', 'pictures stand')} in more than one row"
+    return [Finding("rows", len(twice), text, twice)] if twice else []
 
 
 def partners(dataset: Dataset) -> list[Finding]:
@@ -191,18 +207,22 @@ def partners(dataset: Dataset) -> list[Finding]:
     street = catalog.domain == Domain.STREET
     asked = {split: np.flatnonzero(street & (catalog.split == split)) for split in Split}
     offered = {split: np.flatnonzero(~street & (catalog.split == split)) for split in Split}
-    what, by_item = "street photos", True
+    what, by_item = ("street photo", "street photos"), True
     if dataset.queries is not None:  # which may ask for attributes alone
-        by_item, what, asked = False, "queries", {Split.TEST: dataset.queries[_valid(dataset.queries, catalog)]}
+        what, by_item = ("query", "queries"), False
+        asked = {Split.TEST: dataset.queries[_valid(dataset.queries, catalog)]}
         offered = {Split.TEST: gallery_of(dataset)}
     for split, rows in asked.items():
         if not len(rows):
             continue
         alone = ~np.isin(catalog.item[rows], catalog.item[offered[split]])
         if alone.any():
-            files, name = catalog.image[rows[alone]].tolist(), split.name.lower()
+            files, of = catalog.image[rows[alone]].tolist(), f"of the {split.name.lower()} split"
+            one = f"{what[0]} {of} has no shop photo of its item there"
+            several = f"{what[1]} {of} have no shop photo of their item there"
             all_alone = bool(alone.all()) and split == Split.TEST
-            text = f"{what} of the {name} split have no shop photo of their item there" + (": all of them" * all_alone)
+            every = form(len(files), ": the only one", ": all of them") if all_alone else ""
+            text = form(len(files), one, several) + every
             lost = all_alone and by_item
             findings.append(Finding("partners", len(files), text, files, "problem" if lost else "note", _unasked(lost)))
     return findings
@@ -211,12 +231,16 @@ def partners(dataset: Dataset) -> list[Finding]:
 def dangling(dataset: Dataset) -> list[Finding]:
     """Queries and requests about rows that do not exist or are of another split."""
     catalog, findings = dataset.catalog, list[Finding]()
-    for what, rows in (
-        ("queries", dataset.queries),
-        ("requests", None if dataset.requests is None else dataset.requests.query),
+    for one, several, rows in (
+        ("query", "queries", dataset.queries),
+        ("request", "requests", None if dataset.requests is None else dataset.requests.query),
     ):
         if rows is not None and (bad := ~_valid(rows, catalog)).any():
-            text = f"{what} are about rows that do not exist or are not of the test split"
+            text = form(
+                int(bad.sum()),
+                f"{one} is about a row that does not exist or is not of the test split",
+                f"{several} are about rows that do not exist or are not of the test split",
+            )
             findings.append(Finding("dangling ids", int(bad.sum()), text, rows[bad].tolist(), "problem"))
     return findings
 
@@ -230,11 +254,12 @@ def unanswerable(dataset: Dataset) -> list[Finding]:
     none = answers(requests.select(valid), dataset.catalog, gallery_of(dataset)) == 0
     if not none.any():
         return []
-    all_of_them = bool(none.all())
-    text = "requests have no picture in the gallery that matches all labels of their target"
+    count, all_of_them = int(none.sum()), bool(none.all())
+    have, their = form(count, "request has", "requests have"), form(count, "its", "their")
+    text = f"{have} no picture in the gallery that matches all labels of {their} target"
     examples = valid[none][: SHOWN + 1].tolist()
     level: Literal["problem", "note"] = "problem" if all_of_them else "note"
-    return [Finding("requests", int(none.sum()), text, examples, level, _unasked(all_of_them))]
+    return [Finding("requests", count, text, examples, level, _unasked(all_of_them))]
 
 
 def answers(requests: Requests, catalog: Catalog, gallery: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -172,7 +173,7 @@ def _by_processes(fill: _Filler, pending: list[_Chunk], limit: int, advance: Cal
     running: dict[Future[Unreadable], int] = {}
     try:
         while pending or running:
-            with _hidden_main(fill.source):
+            with _hidden_main(fill.source), _interrupts_held():
                 while pending and len(running) < 2 * others:  # each has its next chunk before it ends one
                     chunk = pending.pop(0)
                     running[pool.submit(_chunk, *chunk)] = len(chunk[1])
@@ -192,6 +193,22 @@ def _by_processes(fill: _Filler, pending: list[_Chunk], limit: int, advance: Cal
     finally:
         pool.shutdown(cancel_futures=True)
     return unreadable
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back for a moment, and for ever from processes that start meanwhile: this one answers and ends them.
+
+    Otherwise each would say where it was interrupted.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from fm_bench import __version__
+from fm_bench.data.sniff import HEAD, PAGES, impostor
 from fm_bench.errors import UserError
 from fm_bench.files import write_text
 
@@ -50,7 +52,7 @@ def fetch(remote: Remote, root: Path, console: Console) -> Path:
     A download that was interrupted is kept as ``NAME.part`` and continued by the next call, provided that the server
     still offers the same version or the digest is known. ``NAME`` appears only when the digest is right. Where it is
     not known, that of the first download is written to ``NAME.sha256`` (which ``sha256sum -c`` reads), and any later
-    call compares with it.
+    call compares with it. A web page in the place of the file, as networks that ask for a login send, is refused.
 
     Args:
         remote: what to fetch.
@@ -58,10 +60,12 @@ def fetch(remote: Remote, root: Path, console: Console) -> Path:
         console: where progress is shown.
 
     Raises:
-        UserError: if the server cannot be reached, ends early or refuses, the disk is full, or the file is not what it
-            was or should be; says what to do by hand.
+        UserError: if the server cannot be reached, ends early or refuses, the disk is full, another process fetches the
+            same file, or the file is not what it was or should be; says what to do by hand.
     """
     path = root / remote.path
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but a file of that name is to be downloaded: move the folder away.")
     expected = remote.sha256 or _recorded(path)
     if path.is_file():
         _check(path, expected, f"remove it to download it again from {remote.url}")
@@ -69,23 +73,62 @@ def fetch(remote: Remote, root: Path, console: Console) -> Path:
     partial, version = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.version")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _answered(remote, path, _begun(partial, version, known=expected is not None)) as opened:
-            version.write_text(opened.version, encoding="utf-8")
-            _receive(opened, partial, remote, console)
+        with _alone(partial):
+            with _answered(remote, path, _begun(partial, version, known=expected is not None)) as opened:
+                version.write_text(opened.version, encoding="utf-8")
+                _receive(opened, partial, remote, console)
+            _accept(remote, path, partial, version, expected)
     except OSError as error:  # of the disk; the network's own are told apart below
         reason = error.strerror or str(error)
         raise UserError(f"{partial} could not be written ({reason}): make room and run again, it continues.") from error
+    return path
+
+
+def _accept(remote: Remote, path: Path, partial: Path, version: Path, expected: str | None) -> None:
+    """Gives a whole download its name, or removes it if it is not what it should be."""
+    changed = "the source has changed"
+    if remote.sha256 is None:  # it may be the first download that was wrong
+        changed += f", or what came first was not whole: remove {_beside(path)} to take what comes now"
     try:
-        _check(partial, expected, "it was removed; run again, and if it happens again the source has changed")
+        _check(partial, expected, f"it was removed; run again, and if it happens again {changed}")
+        if expected is None:
+            _refuse_page(partial, remote.url)
     except UserError:
         partial.unlink()
         raise
     finally:
         version.unlink(missing_ok=True)
-    if remote.sha256 is None and expected is None:
+    if expected is None:
         write_text(_beside(path), f"{sha256_of(partial)}  {path.name}\n")
     partial.replace(path)
-    return path
+
+
+def _refuse_page(partial: Path, url: str) -> None:
+    with partial.open("rb") as file:
+        found = impostor(file.read(HEAD))
+    if found in PAGES:
+        raise UserError(
+            f"{url} gives {found} instead of the file: open it in a browser, since the network may ask for a login, "
+            "and run again."
+        )
+
+
+@contextlib.contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    """Keeps other processes from writing to the same download. Raises UserError if one does so already."""
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another process downloads {partial}: wait until it is done, and run again.") from error
+    except NotImplementedError:  # some file systems of networks have no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def sha256_of(path: Path) -> str:
@@ -127,10 +170,10 @@ def _answered(remote: Remote, path: Path, begun: tuple[int, str]) -> Iterator[_O
         with _asked(remote, *begun) as opened:
             yield opened
     except urllib.error.HTTPError as error:
-        reason = f"{error.code} {error.reason}"
+        reason = " ".join(f"{error.code} {error.reason}".split())
         raise UserError(f"{remote.url} could not be fetched (the server says {reason}): {by_hand}.") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
-        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise UserError(f"{remote.url} could not be fetched ({reason}): {by_hand}.") from error
 
 

@@ -35,7 +35,10 @@ def leave_out(dataset: Dataset, pictures: Iterable[str]) -> Path:
 
 
 def mended(dataset: Dataset) -> Dataset:
-    """The data set whose listed pictures count as unreadable, and say so in a note; itself if none is listed."""
+    """The data set whose listed pictures count as unreadable, and say so in a note; itself if none is listed.
+
+    What is left out of it already stays so.
+    """
     source = dataset.source
     if not isinstance(source, StoredPictures):
         return dataset
@@ -47,7 +50,8 @@ def mended(dataset: Dataset) -> Dataset:
     if not names:
         return dataset
     note = f"{len(names):,} pictures are left out, as `fm-bench data validate --fix` listed"
-    return dataset._replace(source=replace(source, left_out=names), notes=(*dataset.notes, note))
+    left_out = replace(source, digest=source.contents, left_out=source.left_out | names)
+    return dataset._replace(source=left_out, notes=(*dataset.notes, note))
 
 
 def _path(dataset: Dataset, source: StoredPictures) -> Path:

@@ -117,7 +117,7 @@ def _scan(queries: Vectors, gallery: Vectors, n: int) -> Iterator[tuple[Position
     step = max(1, SCAN_CELLS // len(gallery))
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
-        mismatches = np.zeros((len(block), len(gallery)), dtype=np.uint8)
+        mismatches = np.zeros((len(block), len(gallery)), np.min_scalar_type(len(columns)))
         for m, column in enumerate(columns):
             mismatches += column != block[:, m, None]
         query, other = np.divmod(np.flatnonzero(mismatches == n), len(gallery))

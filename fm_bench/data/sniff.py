@@ -23,6 +23,11 @@ _ARCHIVES = (
     (b"%PDF", "a PDF file"),
 )
 
+_HTML, _XML = "an HTML page", "an XML page"
+
+PAGES = (_HTML, _XML)
+"""What servers send in the place of a file, as ``impostor`` calls it."""
+
 
 def image_kind(head: bytes) -> str | None:
     """The picture format that ``head`` announces, e.g. ``"JPEG"``, or None."""
@@ -40,9 +45,9 @@ def impostor(head: bytes) -> str | None:
     if text.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "an HTML page"
+        return _HTML
     if text.startswith((b"<?xml", b"<error")):
-        return "an XML page"
+        return _XML
     if kind := image_kind(head):
         return f"a {kind} picture"
     return next((name for magic, name in _ARCHIVES if head.startswith(magic)), None)

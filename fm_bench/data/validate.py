@@ -177,11 +177,12 @@ def _near_empty(catalog: Catalog) -> list[Report]:
 def print_report(report: Report, console: Console) -> None:
     """Shows a report of ``info`` or ``validate``."""
     counts = ", ".join(f"{part['images']:,} {name}" for name, part in report["splits"].items())
-    console.print(f"{report['images']:,} images of {report['items']:,} items: {counts}", highlight=False)
+    images, items = _counted(report["images"], "image"), _counted(report["items"], "item")
+    console.print(f"{images} of {items}: {counts}", highlight=False)
     street = report["domains"]["street"]
+    are = checks.form(street, "image is a street photo", "images are street photos")
     console.print(
-        f"{report['label_vectors']:,} different label vectors"
-        + (f"; {street:,} images are street photos" if street else ""),
+        _counted(report["label_vectors"], "different label vector") + (f"; {street:,} {are}" if street else ""),
         highlight=False,
     )
     table = Table("attribute", "values", "labelled", "missing", "most common", "rarest")
@@ -195,7 +196,8 @@ def print_report(report: Report, console: Console) -> None:
     for note in report["notes"]:
         console.print(f"· {_plain(note)}", highlight=False)
     for (name, split), count in Counter((entry["attribute"], entry["split"]) for entry in report["near_empty"]).items():
-        console.print(f"· {_plain(name)}: {count} values have fewer than {NEAR_EMPTY} {split} images", highlight=False)
+        have = checks.form(count, "value has", "values have")
+        console.print(f"· {_plain(name)}: {count} {have} fewer than {NEAR_EMPTY} {split} images", highlight=False)
     if "problems" in report:
         _print_verdict(report, console)
 
@@ -209,9 +211,10 @@ def _print_verdict(report: Report, console: Console) -> None:
     if report["findings"]:
         console.print(table)
     if fixed := report["fixed"]:
+        count = fixed["pictures"]
+        are, them = checks.form(count, "picture is", "pictures are"), checks.form(count, "it", "them")
         console.print(
-            f"{fixed['pictures']:,} pictures are listed in {_plain(fixed['list'])}: "
-            "commands with --data.on_error skip leave them out",
+            f"{count:,} {are} listed in {_plain(fixed['list'])}: commands with --data.on_error skip leave {them} out",
             highlight=False,
         )
     for problem in report["problems"]:
@@ -220,6 +223,10 @@ def _print_verdict(report: Report, console: Console) -> None:
         unreadable = report["unreadable"]["images"]
         text = f"all but {unreadable:,} of the" if unreadable else "every one of the"
         console.print(f"{text} {report['images']:,} pictures can be read; no problem found", style="green")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {checks.form(count, noun, f'{noun}s')}"
 
 
 def _plain(text: str) -> str:

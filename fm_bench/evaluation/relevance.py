@@ -48,10 +48,11 @@ class Codes(NamedTuple):
             target[targets < 0] = 0
         return cls(target, gallery, needed.astype(np.int64))
 
-    def matched(self, ids: I64) -> NDArray[np.uint8]:
+    def matched(self, ids: I64) -> NDArray[np.unsignedinteger[Any]]:
         """``(R, k)`` matched attributes of images ``ids (R, k)``; 0 where the id is negative."""
-        count = np.zeros(ids.shape, np.uint8)
-        for m in range(self.target.shape[1]):
+        attributes = self.target.shape[1]
+        count = np.zeros(ids.shape, np.min_scalar_type(attributes))
+        for m in range(attributes):
             count += self.gallery[ids, m] == self.target[:, m, None]
         count[ids < 0] = 0
         return count
@@ -68,8 +69,8 @@ class Matches:
     def __init__(self, codes: Codes, depth: int) -> None:
         self.codes, self.depth = codes, depth
         code = row_codes(np.concatenate((codes.target, codes.gallery)))
-        self._first, self._target = _different(code[: len(codes.target)])
-        image, self._group = _different(code[len(codes.target) :])
+        self._first, self._target, _ = _different(code[: len(codes.target)])
+        image, self._group, self._by_group = _different(code[len(codes.target) :])
         self._weights = np.bincount(self._group, minlength=len(image))
         self._needed = codes.needed[self._first]
         self._images = np.ascontiguousarray(codes.gallery[image].T)  # (A, U) with different labels
@@ -147,7 +148,7 @@ class Matches:
     @cached_property
     def _members(self) -> "_Groups":
         """The images of each group with equal labels."""
-        return _Groups(np.argsort(self._group, kind="stable"), _starts(self._weights))
+        return _Groups(self._by_group, _starts(self._weights))
 
     def _fitting(self, targets: I64) -> "_Groups":
         """The groups of images that fit each of ``targets``."""
@@ -186,14 +187,18 @@ def _starts(lengths: I64) -> I64:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
 
 
-def _different(codes: I64) -> tuple[I64, I64]:
-    """``(n,)`` where each different number stands, by size, and ``(N,)`` which of them each of ``codes (N,)`` is."""
+def _different(codes: I64) -> tuple[I64, I64, I64]:
+    """Finds the different numbers among ``codes (N,)``.
+
+    Returns:
+        ``(n,)`` where each stands, by size; ``(N,)`` which of them each code is; ``(N,)`` the order of the codes.
+    """
     order = np.argsort(codes)
     ordered = codes[order]
     begins = np.flatnonzero(np.concatenate((np.ones(min(1, len(codes)), bool), ordered[1:] != ordered[:-1])))
     which = np.empty(len(codes), np.int64)
     which[order] = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(codes)))
-    return order[begins], which
+    return order[begins], which, order
 
 
 def row_codes(rows: NDArray[np.integer[Any]]) -> I64:

@@ -189,7 +189,8 @@ class ExactIndex(Gallery):
         ranking = first_k(real, distances, ties(rows, real), wanted)
         everyone = ids.shape[1] == len(self)  # nothing can have been left out, except by overflow
         last = ranking.distances[:, -1]
-        proven = ~np.isnan(bound) & (everyone | (last + slack(norms, last, self.dim, 24) < bound))
+        small = (norms <= reduced.HUGE) & (bound <= reduced.HUGE**2)  # so that what overflows is farther than the bound
+        proven = ~np.isnan(bound) & (everyone | (small & (last + slack(norms, last, self.dim, 24) < bound)))
         if not proven.all():
             ranking = scan.replace_rows(self, ranking, np.flatnonzero(~proven), queries, exclude, ties)
         return _pad(ranking, k)

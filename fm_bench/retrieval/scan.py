@@ -198,7 +198,8 @@ def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[
     """
     centred, norms = index.centred(queries)
     scores = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
-    if reduced.supported() and float(norms.max(initial=0)) <= reduced.HUGE:
+    far = max(norms.max(initial=0), np.sqrt(distances.max(initial=0)))
+    if reduced.supported() and far <= reduced.HUGE:
         scanned = index.blocks or index.in_blocks(None)
         asked, margin = scanned.queries(centred, norms), slack(norms, distances, index.dim, 53)
         for block in scanned.growing(_FIRST):
@@ -233,8 +234,9 @@ def _in_float32(index: "ExactIndex", centred: F32, norms: F64, distances: F64) -
         block = np.hstack((vectors, np.einsum("nd,nd->n", vectors, vectors)[:, None]))
 
         def near(rows: I64, limit: int | None) -> Pairs | None:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is undecided, and looked at exactly
+            with np.errstate(over="ignore", invalid="ignore"):
                 products = augmented[rows] @ block.T
+            products[np.isinf(products)] = np.nan  # what overflows is undecided, and looked at exactly
             close = ~(products < possibly[rows, None])
             if limit is not None and np.count_nonzero(close) > limit:
                 return None

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from tokenize import TokenError  # of NumPy, about a broken header
 from typing import Any, cast
 
 try:
@@ -109,7 +110,7 @@ class EmbeddingStore:
         file = self.path.with_name(str(facts["file"]))
         try:
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, TokenError) as error:
             raise UserError(f"{file} is damaged ({error}): run again to compute it anew.") from error
         if list(vectors.shape) != facts["shape"] or vectors.dtype != np.float32:
             raise UserError(
@@ -138,14 +139,26 @@ class EmbeddingStore:
         self.publish(facts | {"file": target.name, "adopted": True})
 
     def publish(self, facts: dict[str, Any]) -> None:
-        """Writes the marker, and removes the vectors that it named before if they are others."""
+        """Writes the marker, and removes the vectors that it named before if they are others.
+
+        Raises UserError if the marker cannot be written; the new vectors, which nothing names then, are removed.
+        """
+        old = self._named()
         try:
-            old = str(self.facts()["file"])
+            write_json(self.marker, facts)
         except UserError:
-            old = ""
-        write_json(self.marker, facts)
+            if self._named() != facts["file"]:
+                self.path.with_name(facts["file"]).unlink(missing_ok=True)
+            raise
         if old not in ("", facts["file"]):
             self.path.with_name(old).unlink(missing_ok=True)
+
+    def _named(self) -> str:
+        """The file that the marker names; empty if none is there."""
+        try:
+            return str(self.facts()["file"])
+        except UserError:
+            return ""
 
     def verify(self) -> dict[str, Any]:
         """``facts``. Raises UserError if the vectors are not, bit for bit, those that were finished."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from fm_bench.data import archives, downloads
@@ -123,6 +124,40 @@ def test_an_unknown_digest_is_kept_beside_the_file_and_checked_later(server, tmp
     with pytest.raises(UserError, match=r"is not what it should be .*it was removed"):
         fetch(remote, tmp_path, QUIET)
     assert names(tmp_path) == ["data/file.bin.sha256"]
+
+
+def test_a_first_download_that_was_not_whole_can_be_forgotten(server, tmp_path):
+    remote = Remote("file.bin", server.url)
+    server.content = CONTENT[:100]
+    fetch(remote, tmp_path, QUIET).unlink()
+    server.content = CONTENT
+    with pytest.raises(UserError, match=r"what came first was not whole: remove (\S+) to take") as caught:
+        fetch(remote, tmp_path, QUIET)
+    Path(re.search(r"remove (\S+) to take", str(caught.value))[1]).unlink()
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Login</title>", b"<?xml version='1.0'?><Error/>"])
+def test_a_web_page_is_no_first_download(server, tmp_path, page):
+    remote = Remote("file.bin", server.url)
+    server.content = page
+    with pytest.raises(UserError, match=r"gives an (HTML|XML) page instead of the file"):
+        fetch(remote, tmp_path, QUIET)
+    assert names(tmp_path) == []
+    server.content = CONTENT
+    assert fetch(remote, tmp_path, QUIET).read_bytes() == CONTENT
+
+
+def test_two_processes_do_not_write_to_one_download(server, tmp_path):
+    with FileLock(tmp_path / "file.bin.part.lock"), pytest.raises(UserError, match="another process downloads"):
+        fetch(Remote("file.bin", server.url), tmp_path, QUIET)
+    assert not server.asked
+
+
+def test_a_folder_that_has_the_file_s_name(server, tmp_path):
+    (tmp_path / "file.bin").mkdir()
+    with pytest.raises(UserError, match="is a folder, but a file of that name"):
+        fetch(Remote("file.bin", server.url), tmp_path, QUIET)
 
 
 def test_a_known_digest_decides(server, tmp_path):
@@ -306,6 +341,36 @@ def test_names_that_leave_the_folder_are_refused(pack, name, tmp_path):
     with pytest.raises(UserError, match="would land outside the folder"):
         extract(archive, tmp_path / "root")
     assert names(tmp_path) == ["archive"]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_name_of_dots_and_slashes_stays_below_the_folder(pack, tmp_path):
+    out = tmp_path / "out.txt"
+    archive = pack(tmp_path / "archive", {f"./{out}": b"x", ".//./a//b.txt": b"y"})  # .//tmp/…
+    for path in extract(archive, tmp_path / "root"):
+        assert path.is_relative_to(tmp_path / "root")
+        assert path.is_file()
+    assert not out.exists()
+    with pytest.raises(UserError, match="no plain file"):
+        extract(pack(tmp_path / "archive", {".": b"x"}), tmp_path / "other")
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_one_file_under_two_spellings_is_refused_before_anything_is_moved(pack, tmp_path):
+    archive = pack(tmp_path / "archive", {"c.txt": b"", "./a/b.txt": b"1", "a//b.txt": b"2"})
+    with pytest.raises(UserError, match=r"holds 'a/b\.txt' twice"):
+        extract(archive, tmp_path / "root")
+    assert names(tmp_path / "root") == []
+
+
+def test_a_file_stands_where_a_folder_would_go(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "img").write_bytes(b"mine")
+    with pytest.raises(UserError, match="is below a file"):
+        extract(zipped(tmp_path / "archive", {"a.txt": b"x", "img/1/b.txt": b"y"}), root)
+    assert names(root) == ["img"]
+    assert (root / "img").read_bytes() == b"mine"
 
 
 def test_links_and_devices_are_refused(tmp_path):

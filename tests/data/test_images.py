@@ -272,6 +272,33 @@ def test_files_are_read_the_same_however_many_read_them(tmp_path, monkeypatch, w
     assert np.flatnonzero(~together.readable).tolist() == [5, 299]
 
 
+class Interrupting(Counting):
+    """Is interrupted in every process but this one, as all of them are by Ctrl-C."""
+
+    digest = "interrupting"
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.001)
+        self.parent = os.getpid()
+
+    def read(self, image: str, size: tuple[int, int]) -> np.ndarray:
+        if os.getpid() != self.parent:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().read(image, size)
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_processes_leave_an_interrupt_to_the_one_that_began_them(tmp_path, monkeypatch, light):
+    monkeypatch.setattr(decoding, "_JUDGE_AFTER", 0.0)
+    monkeypatch.setattr(decoding, "POOL_WORTH", -1.0)
+    monkeypatch.setattr(decoding, "LIGHT_WORTH", -1.0)
+    monkeypatch.setattr(Interrupting, "light", light, raising=False)
+    data = dataset([str(i) for i in range(5000)], Interrupting())
+    assert cached_images(data, np.arange(5000), (8, 8), cache=tmp_path, workers=2).readable.all()
+    assert data.source.calls < 5000  # another process did its share
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_processes_that_decode_import_no_pytorch():
     code = "import sys, fm_bench.data.decoding, fm_bench.data.images; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

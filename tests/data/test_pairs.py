@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from catalogues import random_labels
 
+from fm_bench.data.neighbours import neighbours
 from fm_bench.data.pairs import CrossDomainSampler
 from fm_bench.errors import UserError
 
@@ -112,3 +113,12 @@ def test_a_large_split_is_drawn_fast() -> None:
     sampler = CrossDomainSampler(*two_domains(300_000, 60_000), seed=0)
     sampler.table(0)
     assert time.process_time() - begin < 4
+
+
+def test_vectors_that_differ_in_all_of_many_attributes_are_no_neighbours():
+    """257 differences are not one, which is what a byte would count."""
+    alike, other = np.zeros((1, 257), np.int16), np.ones((1, 257), np.int16)
+    almost = alike.copy()
+    almost[0, 5] = 1
+    found = list(neighbours(alike, np.concatenate((other, almost)), 1))
+    assert [(query.tolist(), image.tolist()) for query, image in found] == [([0], [1])]

@@ -195,6 +195,30 @@ def test_files_that_are_no_parquet(tmp_path, content, found):
         FashionProductReader(str(tmp_path)).read()
 
 
+def test_other_columns_of_bytes_and_hidden_files_are_left_alone(tmp_path):
+    root = fakes_parquet.write(tmp_path / "fashion")
+    before = FashionProductReader(str(root)).read().catalog.digest
+    (root / "data/._train-00000-of-00002.parquet").write_bytes(b"\0\5\x16\7")  # as some systems put beside files
+    for path in root.glob("data/[!.]*.parquet"):
+        table = pq.read_table(path)
+        table = table.append_column("embedding", pa.array([b"\xff\xfe"] * len(table)))
+        pq.write_table(table, path, row_group_size=25)
+    assert FashionProductReader(str(root)).read().catalog.digest == before
+
+
+@pytest.mark.parametrize(
+    ("added", "found"), [("baseColour", "two columns named 'baseColour'"), ("Colour", "two columns that are 'colour'")]
+)
+def test_two_columns_for_one_attribute(tmp_path, added, found):
+    root = fakes_parquet.write(tmp_path / "fashion")
+    for path in root.glob("data/*.parquet"):
+        table = pq.read_table(path)
+        table = pa.Table.from_arrays([*table.columns, table["season"]], [*table.column_names, added])
+        pq.write_table(table, path)
+    with pytest.raises(UserError, match=found):
+        FashionProductReader(str(root)).read()
+
+
 def test_tables_without_pictures_or_columns(tmp_path):
     pq.write_table(pa.table({"id": [1], "subCategory": ["Topwear"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"no column 'image' of pictures' bytes \(its columns are id, subCategory"):

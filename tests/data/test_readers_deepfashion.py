@@ -243,6 +243,13 @@ def test_mistakes_in_fine_annotations(copy, name, change, says):
         read(copy, annotations="fine")
 
 
+def test_column_names_without_rows_in_fine_annotations(tmp_path):
+    fake.write_repack(tmp_path)
+    (tmp_path / "split/val.txt").write_text("picture_filename\n")
+    with pytest.raises(UserError, match=r"val\.txt line 1 names columns and no row follows"):
+        read(tmp_path, annotations="fine")
+
+
 @pytest.mark.parametrize("kind", ["bbox", "cate"])
 def test_what_one_fine_split_has_all_must_have(copy, kind):
     (copy / f"Anno_fine/test_{kind}.txt").unlink()

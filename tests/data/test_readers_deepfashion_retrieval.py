@@ -116,6 +116,13 @@ def test_inshop_of_an_older_download(small):
     assert values(catalog, "colour") == [fake.COLOURS[n // 4 % 4] for n in range(48)]  # the item's
     assert InShopReader(str(small), attributes="floral print", min_count=1).read().catalog.schema.num_values == 2
     entries = json.loads((small / "Anno/list_description_inshop.json").read_text())
+    other = [entries[0] | {"color": "Zebra"}, entries[1]]  # another colour of the first item, the second one's again
+    (small / "Anno/list_description_inshop.json").write_text(json.dumps(entries + other))
+    colours = values(InShopReader(str(small), min_count=1).read().catalog, "colour")
+    assert colours == [None if n < 4 else fake.COLOURS[n // 4 % 4] for n in range(48)]
+    (small / "Anno/list_description_inshop.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is not readable JSON"):
+        InShopReader(str(small)).read()
     for content in ([{"id": entry["item"]} for entry in entries], {"items": []}, [1, None]):
         (small / "Anno/list_description_inshop.json").write_text(json.dumps(content))
         data = InShopReader(str(small), min_count=1).read()
@@ -125,6 +132,7 @@ def test_inshop_of_an_older_download(small):
     data = InShopReader(str(small), min_count=1).read()
     assert data.catalog.schema.names == ("gender", "category")
     assert data.catalog.box is None
+    assert "the annotations have no boxes" in data.notes
     assert data.catalog.split.tolist() == newer.split.tolist()
     with pytest.raises(UserError, match="'floral print' is not in"):
         InShopReader(str(small), attributes="floral print").read()
@@ -190,7 +198,7 @@ def test_inshop_through_the_command_line(shop, tmp_path, capsys):
     assert main(["data", "info", "deepfashion-inshop", *given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["items"] == 80
     asked = ["--evaluation.requests", "40", "--evaluation.protocols", "[search]"]
-    trained = ["identity", "--budget", "32"]
+    trained = ["identity", "--budget", "32", "--evaluation.also", "[]"]
     assert bench(*trained, "--data", "deepfashion-inshop", *given, *asked, out=tmp_path / "run") == 0
     assert load(tmp_path / "run/record.json").gallery == 120  # four photos of 40 items, less one that asks
 
@@ -289,9 +297,11 @@ def test_c2s_with_less_than_everything(pairs):
     with pytest.raises(UserError, match=r"'main_colour' is not in .*choose among main_color"):
         ConsumerToShopReader(str(pairs), attributes="main_colour").read()
     shutil.rmtree(pairs / "Anno")
-    catalog = ConsumerToShopReader(str(pairs), min_count=1).read().catalog
+    catalog, _, notes, *_ = ConsumerToShopReader(str(pairs), min_count=1).read()
     assert catalog.schema.names == ("department", "category")
     assert catalog.box is None
+    assert "the annotations have no boxes" in notes
+    assert any("items have no attributes of their own" in note for note in notes)
 
 
 def test_c2s_through_the_command_line(street, tmp_path, capsys):
@@ -299,7 +309,7 @@ def test_c2s_through_the_command_line(street, tmp_path, capsys):
     assert main(["data", "info", "deepfashion-c2s", *given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["domains"]["street"] == 320
     asked = ["--evaluation.requests", "40", "--evaluation.protocols", "[instance]"]
-    trained = ["identity", "--budget", "32"]
+    trained = ["identity", "--budget", "32", "--evaluation.also", "[]"]
     assert bench(*trained, "--data", "deepfashion-c2s", *given, *asked, out=tmp_path / "run") == 0
     record = load(tmp_path / "run/record.json")
     assert record.gallery == 96

@@ -61,6 +61,12 @@ def test_without_test_attributes_val_is_searched(tmp_path):
     assert (other.split != data.catalog.split).any()
 
 
+def test_absent_tags_of_one_category_are_told(copy):
+    assert not any("is not there" in note for note in read(copy).notes)
+    (copy / "asin2attr.dress.train.json").unlink()
+    assert "asin2attr.dress.train.json is not there: its images have no tags" in read(copy).notes
+
+
 def test_identical_pictures_are_on_one_side_of_a_validation_split_that_is_cut(tmp_path):
     root = fakes_fashion_iq.write(tmp_path / "iq", test_tags=False)
     catalog = read(root).catalog

@@ -188,6 +188,7 @@ def test_damaged_table(copy, content, found):
         (b'{"data": {"articleAttr', "truncated or no JSON"),
         (b'{"meta": {}}', "JSON without data"),
         (b"[]", "truncated or no JSON"),
+        (b"[" * 200_000, "truncated or no JSON"),
     ],
 )
 def test_unreadable_json_is_refused_or_left_out(copy, content, found):

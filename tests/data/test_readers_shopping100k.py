@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from fm_bench.catalog import Split
+from fm_bench.cli import main
+from fm_bench.config import configure
 from fm_bench.data.images import cached_images
 from fm_bench.data.readers.shopping100k import ATTRIBUTES, Shopping100kReader
 from fm_bench.errors import UserError
@@ -220,6 +223,24 @@ def test_missing_pictures_are_left_to_the_image_cache(copy):
     with pytest.raises(UserError, match=rf"1 of 180 pictures .*{catalog.image[130]}: missing"):
         cached_images(data, np.arange(180), (20, 16))
     assert cached_images(data, np.arange(180), (20, 16), on_error="skip").readable.sum() == 179
+
+
+def test_what_fix_lists_of_a_sample_is_left_out_of_that_sample(copy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FM_BENCH_CACHE", str(tmp_path / "cache"))
+    (copy / "Images/Female/Tops/00001.jpg").write_bytes(b"")
+    given = ["shopping100k", "--data.root", str(copy), "--profile", "smoke"]
+    about = ["--evaluation.protocols", "[fsn_s100k_1]"]
+    assert main(["data", "validate", *given, *about, "--fix"]) == 0
+    for options, count in (([], 0), (about, 1)):  # other splits, another list
+        capsys.readouterr()
+        assert main(["data", "info", *given, *options, "--data.on_error", "skip", "--json"]) == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert len([note for note in notes if "are left out, as" in note]) == count
+    assert main(["data", "validate", *given, "--fix"]) == 0
+    config = configure("random", "shopping100k", "smoke", "common", 0, [*given[1:3], *about, "--data.on_error", "skip"])
+    source = config.read().source  # now of both lists
+    assert source.left_out == {"Images/Female/Tops/00001.jpg"}
+    assert source.contents == Shopping100kReader(str(copy)).read().source.digest
 
 
 def test_a_table_serves_as_well(tmp_path):

@@ -51,11 +51,35 @@ def test_parquet_reads_like_csv(root):
     assert read(root, "catalogue.parquet").digest == read(root).digest
 
 
-@pytest.mark.parametrize(("separator", "end"), [(";", "\n"), ("\t", "\n"), (",", "\r\n")])
+@pytest.mark.parametrize(("separator", "end"), [(";", "\n"), ("\t", "\n"), (",", "\r\n"), (",", "\r")])
 def test_other_separators_line_ends_and_a_byte_order_mark(root, separator, end):
     text = (root / "catalogue.csv").read_text().replace(",", separator).replace("\n", end)
     (root / "other.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read(root, "other.csv").digest == read(root).digest
+
+
+def test_quoted_cells_may_hold_line_ends(root):
+    lines = (root / "catalogue.csv").read_text().splitlines()
+    for end in ('"', '"\n', '"\r\n\n'):
+        quoted = [f'{line},"two\nlines {i % 2}' for i, line in enumerate(lines)]
+        quoted[0] = lines[0] + ',"no\nte'
+        (root / "quoted.csv").write_text('"\n'.join(quoted) + end, newline="")
+        assert len(read(root, "quoted.csv", attributes="colour")) == len(lines) - 1
+
+
+@pytest.mark.parametrize("share", ["val_share", "test_share"])
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.0])
+def test_shares_that_are_none(root, share, value):
+    with pytest.raises(UserError, match="must not be negative"):
+        read(root, **{share: value})
+
+
+def test_columns_of_bytes_are_left_alone(root):
+    table = pyarrow.csv.read_csv(root / "catalogue.csv")
+    without = read(root)
+    held = pa.array([b"\xff\xd8%d" % (i % 3) for i in range(len(table))])
+    pq.write_table(table.append_column("thumbnail", held), root / "catalogue.parquet")
+    assert read(root, "catalogue.parquet").digest == without.digest
 
 
 def test_table_may_lie_elsewhere(root, tmp_path_factory, monkeypatch):
@@ -233,6 +257,8 @@ def test_empty_or_unknown_splits(root, names, found):
         (b"path,colour\n", "a header but no row"),
         (b"path,colour,colour\nimg/0000.jpg,a,b\n", "two columns named 'colour'"),
         (b"path,colour\nimg/0000.jpg,\xff\n", "is not a readable table"),
+        (b'path,colour\nimg/0000.jpg,a\nimg/0001.jpg,"b\nimg/0002.jpg,a\n', "row 2 opens a quote that is never closed"),
+        (b"path," + b"c" * 200_000 + b"\nimg/0000.jpg,a\n", "is not a readable table .field larger"),
         (b"path,id\nimg/0000.jpg,1\nimg/0001.jpg,2\n", "no column of 2 to 64 distinct values beside path"),
         (b"path,colour\nimg/0000.jpg,Red\n,Blue\n", "'path' of .* is empty in 1 rows .*row 2"),
     ],

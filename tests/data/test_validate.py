@@ -107,7 +107,7 @@ def test_unreadable_pictures_are_grouped_by_what_was_found(data, tmp_path):
     }
     assert report["problems"][0] == "2 pictures cannot be read: truncated JPEG (img/0002.jpg, img/0005.jpg)"
     assert {finding["check"] for finding in report["findings"]} == {"unreadable"}  # two cut files are no duplicates
-    assert "problem: 1 pictures cannot be read: a Git LFS pointer (img/0007.jpg)" in shown(report)
+    assert "problem: 1 picture cannot be read: a Git LFS pointer (img/0007.jpg)" in shown(report)
 
 
 def test_what_the_reader_mends_is_a_note(data, tmp_path):
@@ -129,15 +129,17 @@ def test_duplicates_within_and_across_splits(data, tmp_path):
     conflicts = [finding for finding in report["findings"] if finding["check"] == "conflicting labels"]
     assert [(finding["level"], finding["count"]) for finding in conflicts] == [("problem", 1), ("note", 1)]
     assert report["problems"][0] == (
-        "1 groups of byte-identical pictures are in more than one split (img/0000.jpg = img/0006.jpg)"
+        "1 group of byte-identical pictures is in more than one split (img/0000.jpg = img/0006.jpg)"
     )
-    assert report["problems"][1].startswith("1 groups of byte-identical pictures carry conflicting labels (")
+    assert report["problems"][1].startswith("1 group of byte-identical pictures carries conflicting labels (")
+    assert "groups of pictures are byte-identical, 6 pictures in all (" in shown(report)
 
 
 def test_missing_labels_do_not_conflict(data, tmp_path):
     copy(tmp_path, 8, 11)  # colour −1 against red
     report = validate(data)
     assert findings(report) == {"duplicates": ("note", 1)}
+    assert "group of pictures is byte-identical, 2 pictures in all (" in shown(report)
 
 
 def test_pictures_saved_again_are_look_alikes(data, tmp_path):
@@ -147,6 +149,10 @@ def test_pictures_saved_again_are_look_alikes(data, tmp_path):
     report = validate(data)
     assert findings(report) == {"look-alikes": ("note", 1), "look-alikes across splits": ("note", 2)}
     assert report["findings"][0]["examples"] == [["img/0000.jpg", "img/0001.jpg"]]
+    assert [finding["text"] for finding in report["findings"]] == [
+        "pair of pictures looks the same, though the files differ",
+        "pairs of pictures of different splits look the same",
+    ]
 
 
 def test_items_across_splits_empty_splits_and_single_values(data):
@@ -158,9 +164,9 @@ def test_items_across_splits_empty_splits_and_single_values(data):
     labels = np.zeros((12, 1), np.int16)
     report = validate(Dataset(Catalog(schema, catalog.image, labels, item, split, catalog.domain), data.source))
     assert report["problems"] == [
-        "1 items have images in more than one split (img/0000.jpg = img/0001.jpg = img/0004.jpg)",
+        "1 item has images in more than one split (img/0000.jpg = img/0001.jpg = img/0004.jpg)",
         "0 pictures are in the test split: it is empty",
-        "1 attributes have a single value, so that no request can change them (colour)",
+        "1 attribute has a single value, so that no request can change it (colour)",
     ]
 
 
@@ -173,6 +179,12 @@ def test_boxes_and_rows(data):
     report = validate(data._replace(catalog=replace(data.catalog, box=box, image=image)))
     assert findings(report)["boxes"] == ("problem", 2)
     assert findings(report)["rows"] == ("note", 1)
+    assert {finding["text"] for finding in report["findings"]} >= {
+        "boxes are empty or lie outside their picture",
+        "picture stands in more than one row",
+    }
+    (found,) = checks.boxes(replace(data.catalog, box=np.tile(box[3], (12, 1))).select(np.arange(1)))
+    assert found.sentence == "1 box is empty or lies outside its picture (img/0000.jpg)"
 
 
 def test_street_photos_without_a_shop_photo(data):
@@ -184,7 +196,10 @@ def test_street_photos_without_a_shop_photo(data):
     report = validate(data._replace(catalog=replace(data.catalog, domain=domain)))
     partners = [finding for finding in report["findings"] if finding["check"] == "partners"]
     assert [(finding["level"], finding["count"]) for finding in partners] == [("note", 2), ("problem", 4)]
-    assert "of the train split" in partners[0]["text"]
+    assert [finding["text"] for finding in partners] == [
+        "street photos of the train split have no shop photo of their item there",
+        "street photos of the test split have no shop photo of their item there: all of them",
+    ]
 
 
 def test_queries_may_ask_for_attributes_alone(data):
@@ -193,6 +208,7 @@ def test_queries_may_ask_for_attributes_alone(data):
     assert report["problems"] == []
     (found,) = [finding for finding in report["findings"] if finding["check"] == "partners"]
     assert (found["level"], found["count"]) == ("note", 1)
+    assert found["text"] == "query of the test split has no shop photo of its item there: the only one"
 
 
 def test_queries_and_requests(data):
@@ -206,6 +222,16 @@ def test_queries_and_requests(data):
     assert [finding["check"] for finding in report["findings"]] == ["dangling ids", "dangling ids", "requests"]
     assert [finding["examples"] for finding in report["findings"] if finding["check"] == "dangling ids"] == [[99], [2]]
     assert [finding["examples"] for finding in report["findings"] if finding["check"] == "requests"] == [[0]]
+    assert [finding["text"] for finding in report["findings"]] == [
+        "query is about a row that does not exist or is not of the test split",
+        "request is about a row that does not exist or is not of the test split",
+        "request has no picture in the gallery that matches all labels of its target",
+    ]
+    report = validate(data._replace(queries=np.array([8, 98, 99]), requests=requests.select(np.array([0, 0]))))
+    assert report["problems"] == [
+        "2 queries are about rows that do not exist or are not of the test split (98, 99)",
+        "2 requests have no picture in the gallery that matches all labels of their target (0, 1)",
+    ]
 
 
 def test_answers_leave_the_query_aside():
@@ -241,6 +267,21 @@ def test_fix_lists_what_is_left_out(data, tmp_path):
     assert validate(again, on_error="skip", fix=True)["fixed"]["pictures"] == 0
     assert mended(data).source.left_out == again.source.left_out  # nothing listed is forgotten
     assert {path: path.read_bytes() for path in sorted((tmp_path / "img").iterdir())} == before
+
+
+def test_one_picture_is_told_in_the_singular(data, tmp_path):
+    (tmp_path / "img/0007.jpg").write_bytes(b"")
+    text = " ".join(shown(validate(data, fix=True)).split())
+    assert "1 picture is listed in" in text
+    assert "commands with --data.on_error skip leave it out" in text
+    assert "picture is left out as an earlier --fix listed (img/0007.jpg)" in text
+    rows = data.catalog.select(np.arange(1))
+    text = shown(info(data._replace(catalog=replace(rows, domain=np.int8([Domain.STREET])))))
+    assert "1 image of 1 item: 1 train, 0 val, 0 test" in text
+    assert "1 different label vector; 1 image is a street photo" in text
+    assert "only: 2 values have fewer than 5 train images" in text
+    single = replace(rows, schema=AttributeSchema(("cut",), (("x",),)), labels=np.zeros((1, 1), np.int16))
+    assert "cut: 1 value has fewer than 5 train images" in shown(info(data._replace(catalog=single)))
 
 
 def test_a_list_counts_for_the_same_data_only(data, tmp_path):

@@ -78,6 +78,15 @@ def test_equals_the_definitions(n, r, a, values, missing, exclude_query, seed):
         np.testing.assert_allclose(report.per_request[name], expected, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("missing", ["query_labelled", "strict_equal"])
+def test_more_attributes_than_a_byte_counts(missing):
+    case = problem(60, 10, 300, values=2, seed=2)
+    protocol = Protocol("test", 1, k=(1, 5, 20), ndcg=(1, 20), mrr=(3, 1000), missing=missing)
+    report = evaluate(**case, protocol=protocol, infeasible="miss", resamples=0)
+    for name, expected in slowly(case, protocol).items():
+        np.testing.assert_allclose(report.per_request[name], expected, atol=1e-9, err_msg=name)
+
+
 def test_instance_hits():
     case = problem(seed=5)
     case |= {"gallery_items": np.arange(300) // 3, "query_items": np.random.default_rng(0).integers(0, 100, 50)}

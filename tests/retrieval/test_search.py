@@ -144,7 +144,7 @@ def test_gpus_are_left_alone_where_the_user_wants_it(way, monkeypatch):
 
 
 def refuse(*_, **__):
-    raise AssertionError("a GPU was used")
+    raise AssertionError("what must be left alone was used")
 
 
 def place_of_the_last(index, queries, found):
@@ -248,6 +248,51 @@ def test_count_before_is_the_rank(kind, way, monkeypatch):
     for limit in (N, 10):
         count = index.count_before(queries, distances[rows, rank], ties(rows, wanted), ties, exclude, limit)
         np.testing.assert_array_equal(np.minimum(count, limit + 1), np.minimum(rank, limit + 1))
+
+
+def overflowing():
+    """A gallery and queries of which some products, and some squares, are beyond float32 while distances are not."""
+    rng = np.random.default_rng(0)
+    gallery, queries = 1e17 * rng.standard_normal((N, 4)), 1e17 * rng.standard_normal((R, 4))
+    gallery[:, 0] = np.linspace(-1.6e19, 1.6e19, N)
+    gallery[7, 0], queries[:, 0] = 2e19, 1.84e19
+    return gallery.astype(np.float32), queries.astype(np.float32)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_overflows_may_be_the_nearest(way, monkeypatch):
+    choose(way, monkeypatch)
+    gallery, queries = overflowing()
+    found = search(gallery, queries, 2)
+    ids, distances, _ = brute_force(gallery, queries, 2)
+    assert (ids[:, 0] == 7).all()
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.distances, distances)
+
+
+@pytest.mark.parametrize("way", ["faiss", "bfloat16"])
+def test_what_overflows_is_counted(way, monkeypatch):
+    choose(way, monkeypatch)
+    gallery, queries = embeddings("plain")
+    gallery *= np.linspace(1.5e19, 2.5e19, N, dtype=np.float32)[:, None] / np.linalg.norm(
+        gallery, axis=1, keepdims=True
+    )
+    index, rows = ExactIndex(gallery), np.arange(R)
+    ids, distances, _ = brute_force(gallery, queries, N)
+    for rank in (1, N // 2, N - 1):
+        ties = index.ties(rows)
+        place = queries, distances[:, rank], ties(rows, ids[:, rank]), ties
+        assert (index.count_before(*place, np.full(R, -1), N) == rank).all()
+
+
+def test_places_too_far_for_bfloat16_are_counted_in_float32(monkeypatch):
+    choose("bfloat16", monkeypatch)
+    gallery, queries = embeddings("plain")
+    monkeypatch.setattr(reduced, "above", refuse)  # beyond its range would stand NaN, which may be more or less
+    index, rows = ExactIndex(gallery), np.arange(R)
+    ties = index.ties(rows)
+    place = queries, np.full(R, 1e60), np.zeros(R, np.uint64), ties
+    assert (index.count_before(*place, np.full(R, -1), N) == N).all()
 
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):

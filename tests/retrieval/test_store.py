@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from disk import full
 
+from fm_bench import files
 from fm_bench.errors import UserError
 from fm_bench.retrieval import EmbeddingStore
 from fm_bench.retrieval import store as store_module
@@ -125,7 +126,23 @@ def test_full_disk_is_said_before_anything_is_lost(store, monkeypatch):
     assert not list(store.path.parent.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "other shape", "other type", "empty"])
+@pytest.mark.parametrize("before", [None, VECTORS, VECTORS + 1])
+def test_a_marker_that_finds_no_room_leaves_no_vectors_but_those_of_before(store, monkeypatch, before):
+    if before is not None:
+        fill(store, "before", before)
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        with pytest.raises(UserError, match=r"gallery.json could not be written \(No space left on device\)"):
+            fill(store)
+    if before is None:
+        assert not list(store.path.parent.iterdir())
+    else:
+        np.testing.assert_array_equal(store.open("before"), before)
+        assert len(list(store.path.parent.iterdir())) == 2
+    np.testing.assert_array_equal(fill(store), VECTORS)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "other shape", "other type", "empty", "header"])
 def test_a_damaged_store_is_not_ready_and_is_computed_anew(store, damage):
     fill(store)
     (file,) = store.path.parent.glob("*.npy")
@@ -133,6 +150,8 @@ def test_a_damaged_store_is_not_ready_and_is_computed_anew(store, damage):
         os.truncate(file, file.stat().st_size - 8 if damage == "cut" else 0)
     elif damage == "gone":
         file.unlink()
+    elif damage == "header":
+        file.write_bytes(file.read_bytes().replace(b"(10, 4)", b"(10, 4 "))
     else:
         np.save(file, VECTORS[:5] if damage == "other shape" else VECTORS.astype(np.float64))
     assert not store.ready("a")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What readers share: cleaning cells, value vocabularies, splits that no picture straddles."""
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -51,6 +52,20 @@ def clean(column: pa.Array) -> pa.Array:
     text = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
     absent = pc.is_in(pc.utf8_lower(text), pa.array(MISSING_TEXT))
     return pc.if_else(absent, pa.scalar(None, pa.string()), text)
+
+
+def texts(table: pa.Table) -> dict[str, pa.Array]:
+    """Every column of a table that can be written as text, cleaned; columns of other bytes, such as pictures, cannot.
+
+    Args:
+        table: whose columns have different names.
+    """
+    found = {}
+    for field in table.schema:
+        if not pa.types.is_nested(field.type):
+            with contextlib.suppress(pa.ArrowException):
+                found[field.name] = clean(table[field.name].combine_chunks())
+    return found
 
 
 def names_of(attributes: list[str] | str | None) -> list[str] | None:
@@ -233,7 +248,7 @@ def shares_of(val_share: float, test_share: float) -> dict[Split, float]:
     Raises:
         UserError: if one is negative or they leave nothing to train on.
     """
-    if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor is any of them NaN
         raise UserError(
             f"--data.val_share {val_share:g} and --data.test_share {test_share:g} must not be negative "
             "and must add up to less than 1."

@@ -50,6 +50,7 @@ from fm_bench.data.readers.deepfashion_files import (
     pictures,
     single,
     text,
+    without_boxes,
 )
 from fm_bench.data.readers.lists import Rows, codes, columns, places, read_rows, read_signs, strings
 
@@ -123,7 +124,8 @@ class ConsumerToShopReader:
         box, told = (None, []) if listed is None else boxes(folder, image, listed.pixels)
         catalog = Catalog(encoded.schema, image, encoded.labels, item[row], split[row].astype(np.int8), domain, box)
         check_splits(catalog, str(root))
-        notes = [f"{len(rows.text):,} pairs of {len(image):,} images", *notes, *told, *_otherwise(domain, listed)]
+        notes = [f"{len(rows.text):,} pairs of {len(image):,} images", *notes, *without_boxes(listed), *told]
+        notes += _otherwise(domain, listed)
         notes += [*encoded.notes, *duplicates(same)]
         return Dataset(catalog, file_source(folder, image, content), tuple(notes))
 
@@ -170,7 +172,7 @@ def _columns(
         find(root, f"Anno/{name}", f"Anno/attributes/{name}") for name in ("list_attr_cloth.txt", "list_attr_items.txt")
     ]
     if paths[0] is None or paths[1] is None:
-        return known, []
+        return known, ["list_attr_cloth.txt or list_attr_items.txt is not there: items have no attributes of their own"]
     names, kind = _attributes(paths[0])
     signs = read_signs(paths[1], "the table of the items' attributes", len(names), np.arange(len(names)))
     about = signs.names()

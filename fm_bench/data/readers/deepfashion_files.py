@@ -114,6 +114,11 @@ class Listed(NamedTuple):
         return cls(np.where(absent[:, None], 0, corners(rows, cells)[place]), found)
 
 
+def without_boxes(listed: Listed | None) -> list[str]:
+    """A note where there is no list of boxes."""
+    return [] if listed is not None else ["the annotations have no boxes"]
+
+
 def check_items(path: Path, rows: Rows, item: pa.StringArray) -> None:
     """Raises UserError if the items of ``rows`` are not all in the list of items, where there is one."""
     if not path.is_file():

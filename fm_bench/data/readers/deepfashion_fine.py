@@ -108,7 +108,11 @@ def _plain(path: Path, what: str, is_header: Callable[[str], bool]) -> Rows:
     """Rows of a file without a count, and without the line of column names that some copies have."""
     rows = read_rows(path, what, count=False, header=False)
     first = rows.text[0].as_py()
-    return Rows(path, rows.text[1:], 2) if first and is_header(first) else rows
+    if not first or not is_header(first):
+        return rows
+    if len(rows.text) == 1:
+        raise rows.wrong(0, "names columns and no row follows")
+    return Rows(path, rows.text[1:], 2)
 
 
 def _no_path(line: str) -> bool:

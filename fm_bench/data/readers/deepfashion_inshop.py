@@ -50,6 +50,7 @@ from fm_bench.data.readers.deepfashion_files import (
     path_part,
     pictures,
     text,
+    without_boxes,
 )
 from fm_bench.data.readers.lists import codes, columns, distinct, places, read_rows, read_signs, strings
 from fm_bench.data.sniff import read_table_bytes
@@ -125,7 +126,7 @@ class InShopReader:
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain, box)
         check_splits(catalog, str(root))
         queries = np.flatnonzero(status == STATUS.index("query"))
-        notes += [*_alone(item, status), *told, *encoded.notes, *duplicates(same)]
+        notes += [*_alone(item, status), *without_boxes(listed), *told, *encoded.notes, *duplicates(same)]
         notes.append(f"{self.val_share:.0%} of the training items are taken for val, which the data do not have")
         return Dataset(catalog, file_source(folder, image, content), tuple(notes), queries=queries)
 
@@ -163,7 +164,7 @@ def _attribute_file(root: Path, name: str) -> Path | None:
 
 
 def _colours(root: Path, image: NDArray[np.str_], item: pa.StringArray) -> pa.StringArray | None:
-    """Each image's colour, or its item's where only the descriptions say one; None if neither file is there."""
+    """Each image's colour, or its item's where only the descriptions say one and no other; None without these files."""
     if path := _attribute_file(root, "list_color_cloth.txt"):
         rows = read_rows(path, "the list of colours")
         cells = columns(rows, ("image_name", "color"), spaces="last")
@@ -174,16 +175,18 @@ def _colours(root: Path, image: NDArray[np.str_], item: pa.StringArray) -> pa.St
         return None
     try:
         entries = json.loads(read_table_bytes(path, "the items' descriptions"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}): download it again.") from error
-    named = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    colour = {
-        e["item"]: e["color"] for e in named if isinstance(e.get("item"), str) and isinstance(e.get("color"), str)
-    }
+    colour: dict[str, set[str]] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        of, said = (entry.get("item"), entry.get("color")) if isinstance(entry, dict) else (None, None)
+        if isinstance(of, str) and isinstance(said, str):
+            colour.setdefault(of, set()).add(said)
     if not colour:
         return None
     place = np.asarray(pc.index_in(item, pa.array(list(colour), pa.string())).fill_null(-1))
-    return text(list(colour.values()), place)
+    single = np.array([len(said) == 1 for said in colour.values()])
+    return text([min(said) for said in colour.values()], np.where(single[place], place, -1))
 
 
 def _item_attributes(

@@ -91,8 +91,9 @@ class FashionIqReader:
                 nothing is left.
         """
         root = _base(Path(self.root).expanduser())
-        tags, has_tags = _tags(root)
-        entries, notes = _entries(root)
+        tags, has_tags, notes = _tags(root)
+        entries, repeated = _entries(root)
+        notes += repeated
         if not has_tags(Split.TEST):
             entries = [(asin, category, split) for asin, category, split in entries if split != Split.TEST]
             notes.append("the test split has no attributes and is left out: val is searched instead")
@@ -157,23 +158,26 @@ def _entries(root: Path) -> tuple[list[Entry], list[str]]:
     return list(found.values()), notes
 
 
-def _tags(root: Path) -> tuple[dict[str, Tags], Any]:
-    """Tags by category, and a function that says whether a split has any."""
+def _tags(root: Path) -> tuple[dict[str, Tags], Any, list[str]]:
+    """Tags by category, a function that says whether a split has any, and notes on files that a split lacks."""
     tags: dict[str, Tags] = {category: {} for category in CATEGORIES}
-    with_tags = set()
+    with_tags, absent = set(), list[tuple[Split, str]]()
     for split, name in SPLITS.items():
         for category in CATEGORIES:
             path = next(_candidates(root, f"asin2attr.{category}.{name}"), None)
-            if path is not None:
-                tags[category] |= _tag_lists(path)
-                with_tags.add(split)
+            if path is None:
+                absent.append((split, f"asin2attr.{category}.{name}.json"))
+                continue
+            tags[category] |= _tag_lists(path)
+            with_tags.add(split)
     if not {Split.TRAIN, Split.VAL} <= with_tags:
         raise UserError(
             f"{root} lacks asin2attr.*.train.json or asin2attr.*.val.json, without which no picture has a label "
             "(captions are not read): get the predicted attributes that the README of "
             "github.com/XiaoxiaoGuo/fashion-iq names, and put them there."
         )
-    return tags, with_tags.__contains__
+    notes = [f"{name} is not there: its images have no tags" for split, name in absent if split in with_tags]
+    return tags, with_tags.__contains__, notes
 
 
 def _candidates(root: Path, stem: str) -> Iterator[Path]:

@@ -266,7 +266,7 @@ def _details(path: str) -> dict[str, str] | str:
         return "missing"
     except OSError as error:
         return str(error.strerror or error)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return impostor(data[:HEAD]) or (
             "truncated or no JSON" if not data.rstrip().endswith(b"}") else "JSON without data"
         )

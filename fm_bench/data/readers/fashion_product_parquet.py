@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fm_bench.data.parquet import COLUMN, names_in, open_parquet
-from fm_bench.data.readers.common import clean, snake_case
+from fm_bench.data.readers.common import snake_case, texts
 from fm_bench.errors import UserError
 
 FOLDERS = ("", "data")
@@ -32,7 +32,7 @@ class ParquetTable(NamedTuple):
 def parquet_files(root: Path) -> tuple[Path, ...]:
     """The Parquet files of a folder, in order; none if it has a folder or file of another kind in their place."""
     for folder in FOLDERS:
-        if found := tuple(path for path in sorted((root / folder).glob("*.parquet")) if path.is_file()):
+        if found := tuple(path for path in sorted((root / folder).glob("[!.]*.parquet")) if path.is_file()):
             return found
     return ()
 
@@ -49,29 +49,36 @@ def read_parquet(
         aliases: our name by column in snake case.
 
     Raises:
-        UserError: if a file is damaged, something else, has no pictures, or lacks columns of the first one.
+        UserError: if a file is damaged, something else, has no pictures, lacks columns of the first one, or has two for
+            one name of ours.
     """
     files = tuple(files)
     ours = {name: own for own, name in theirs.items()}
-    parts: list[pa.Table] = []
+    first: list[str] = []
+    parts: list[dict[str, pa.Array]] = []
     names: list[pa.Array] = []
     for path in files:
         file = open_parquet(path)
         flat = [column.name for column in file.schema_arrow if not pa.types.is_nested(column.type)]
+        if twice := next((name for name in flat if flat.count(name) > 1), None):
+            raise UserError(f"{path} has two columns named {twice!r}: rename one.")
         try:
             table = file.read([name for name in flat if name != COLUMN])
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} is not a readable table ({reason}): download it again.") from error
-        if parts and table.column_names != parts[0].column_names:
+        first = first or table.column_names
+        if table.column_names != first:
             raise UserError(f"{path} has other columns than {files[0]}: take all files of one data set.")
-        parts.append(table)
+        parts.append(texts(table))
         names.append(names_in(root, path, file.metadata.num_rows))
-    columns = {}
-    for name in parts[0].column_names:
+    columns: dict[str, pa.Array] = {}
+    for name in [name for name in first if all(name in part for part in parts)]:
         own = ours.get(name) or snake_case(name)
-        column = pa.concat_arrays([clean(part[name].combine_chunks()) for part in parts])
-        columns[aliases.get(own, own)] = column
+        own = aliases.get(own, own)
+        if own and own in columns:
+            raise UserError(f"{root} has two columns that are {own!r}, the second of which is {name!r}: rename one.")
+        columns[own] = pa.concat_arrays([part[name] for part in parts])
     return ParquetTable(columns, np.array(pa.concat_arrays(names).to_pylist(), dtype=np.str_))
 
 

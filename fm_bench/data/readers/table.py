@@ -3,6 +3,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from fm_bench.data.contents import content_digests
 from fm_bench.data.readers.common import (
     OnError,
     check_inside,
-    clean,
     duplicates,
     encode,
     file_source,
@@ -29,6 +29,7 @@ from fm_bench.data.readers.common import (
     nearest,
     shares_of,
     split_by_content,
+    texts,
 )
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
@@ -155,7 +156,7 @@ def _columns(path: Path) -> dict[str, pa.Array]:
     data = read_table_bytes(path, "a CSV or Parquet table with one row per image", accept=_PARQUET)
     try:
         table = pq.read_table(io.BytesIO(data)) if data.startswith(b"PAR1") else _csv(data)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a readable table ({reason}): mend or download it again.") from error
     if len(set(table.column_names)) != table.num_columns:
@@ -163,18 +164,24 @@ def _columns(path: Path) -> dict[str, pa.Array]:
         raise UserError(f"{path} has two columns named {twice!r}: rename one.")
     if not table.num_rows:
         raise UserError(f"{path} has a header but no row: give it one row per image.")
-    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
-    return {name: clean(table[name].combine_chunks()) for name in flat}
+    return texts(table)
 
 
 def _csv(data: bytes) -> pa.Table:
-    """A CSV with every cell as text. Its separator is the one that its first line has most of."""
-    first = data.split(b"\n", 1)[0].decode("utf-8-sig")
+    """A CSV with every cell as text. Its separator is the one that its first line has most of.
+
+    Raises csv.Error if a quote is not closed, which would swallow all rows after it.
+    """
+    first = re.split(rb"[\r\n]", data, maxsplit=1)[0].decode("utf-8-sig")
     separator = max(",;\t|", key=first.count)
-    header = next(csv.reader([first.rstrip("\r")], delimiter=separator), [])
+    header = next(csv.reader([first], delimiter=separator), [])
     parse = pacsv.ParseOptions(delimiter=separator, newlines_in_values=True)
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False)
-    return pacsv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
+    table = pacsv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
+    last = table.column(table.num_columns - 1)[-1].as_py() if table.num_rows else None
+    if isinstance(last, str) and re.search(r"[\r\n]", last) and not data.rstrip().endswith(b'"'):
+        raise csv.Error(f"row {table.num_rows:,} opens a quote that is never closed")
+    return table
 
 
 def _paths(column: pa.Array, path: Path, name: str) -> NDArray[np.str_]:
