@@ -44,6 +44,21 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} could not be written ({reason}): make room or choose another place.") from error
 
 
+def user_path(text: str | Path) -> Path:
+    """The path that a user wrote, with ``~`` as a home folder; nothing need be there.
+
+    Raises:
+        UserError: if there is no such home, or no file can have such a name.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".").lower()
+        raise UserError(f"{str(text)[:120]!r} cannot be a path ({reason}): check it.") from error
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` so that ``path`` is either its old self or complete. Raises UserError as ``replacing`` does."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:

@@ -104,3 +104,15 @@ def test_cache_dir_obeys_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert files.cache_dir() == tmp_path / "fm-bench"
     monkeypatch.setenv("FM_BENCH_CACHE", str(tmp_path / "mine"))
     assert files.cache_dir() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/data", "a" * 300])
+def test_what_cannot_be_a_path_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be a path \(.*\): check it\.$"):
+        files.user_path(text)
+
+
+def test_a_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.user_path("~/data") == tmp_path / "data"
+    assert files.user_path("nowhere/yet") == Path("nowhere/yet")

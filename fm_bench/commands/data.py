@@ -62,11 +62,12 @@ def _prepare(options: argparse.Namespace) -> int:
     from fm_bench import recipe
     from fm_bench.bench import prepare
     from fm_bench.data.downloads import download
+    from fm_bench.files import user_path
 
     config = _config(options)
     console = Console(stderr=True)
     if options.download:
-        download(recipe.reader_name(config.data), Path(config.reader.get("root", "")).expanduser(), console)
+        download(recipe.reader_name(config.data), user_path(config.reader.get("root", "")), console)
     print(prepare(config, console))
     return 0
 

@@ -28,6 +28,7 @@ from fm_bench.data.contents import content_digests
 from fm_bench.data.readers.common import OnError, below, check_inside, duplicates, file_source, groups
 from fm_bench.data.readers.lists import Rows, paths, read_rows
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 ATTRIBUTES = {
     "category": 20,
@@ -83,7 +84,7 @@ class DarnReader:
             UserError: if the folder or its files are missing or damaged, only the list of addresses is there, or a
                 line names what does not exist; says which.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         _check_root(root)
         lists = {split: _pictures(root, name) for split, name in LISTS.items()}
         listed = np.concatenate([paths(rows) for rows in lists.values()])

@@ -52,6 +52,7 @@ from fm_bench.data.readers.deepfashion_files import (
 from fm_bench.data.readers.deepfashion_fine import read_fine
 from fm_bench.data.readers.lists import aligned, codes, columns, distinct, read_rows, read_signs, strings
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 GROUPS = {"texture": 1, "fabric": 2, "shape": 3, "part": 4, "style": 5}
 """Types of the coarse attributes, each of which is an attribute of many values here."""
@@ -98,7 +99,7 @@ class DeepFashionReader:
             UserError: if the folder or its files are missing, damaged or do not fit together, an attribute is unknown,
                 or nothing is left; names file and line.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         if self.annotations == "fine":
             check_root(root, self.name, "Anno_fine", "split")
             found = read_fine(root, names_of(self.attributes))

@@ -53,6 +53,7 @@ from fm_bench.data.readers.deepfashion_files import (
     without_boxes,
 )
 from fm_bench.data.readers.lists import Rows, codes, columns, places, read_rows, read_signs, strings
+from fm_bench.files import user_path
 
 STATUS = ("train", "val", "test")
 """In the order of ``Split``."""
@@ -101,7 +102,7 @@ class ConsumerToShopReader:
             UserError: if the folder or its files are missing, damaged or do not fit together, an attribute is unknown,
                 or nothing is left; names file and line.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         chosen = names_of(self.attributes)
         check_root(root, self.name, _EVAL)
         rows = read_rows(root / _EVAL, "the list of pairs")

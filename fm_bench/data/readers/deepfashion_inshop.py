@@ -55,6 +55,7 @@ from fm_bench.data.readers.deepfashion_files import (
 from fm_bench.data.readers.lists import codes, columns, distinct, places, read_rows, read_signs, strings
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 DEFAULT = ("gender", "category", "colour", "clothes_type")
 
@@ -99,7 +100,7 @@ class InShopReader:
             UserError: if the folder or its files are missing, damaged or do not fit together, an attribute is unknown,
                 or nothing is left; names file and line.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         chosen = names_of(self.attributes)
         shares = shares_of(self.val_share, 0)
         check_root(root, self.name, _EVAL)

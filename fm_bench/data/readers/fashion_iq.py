@@ -39,6 +39,7 @@ from fm_bench.data.readers.common import (
 )
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 CATEGORIES = ("dress", "shirt", "toptee")
 CATEGORY = "category"
@@ -90,7 +91,7 @@ class FashionIqReader:
             UserError: if the folder or its files are missing, damaged or something else, an attribute is unknown, or
                 nothing is left.
         """
-        root = _base(Path(self.root).expanduser())
+        root = _base(user_path(self.root))
         tags, has_tags, notes = _tags(root)
         entries, repeated = _entries(root)
         notes += repeated

@@ -48,7 +48,7 @@ from fm_bench.data.readers.common import (
 from fm_bench.data.readers.fashion_product_parquet import last_of_each, parquet_files, read_parquet
 from fm_bench.data.sniff import HEAD, impostor, read_table_bytes
 from fm_bench.errors import UserError
-from fm_bench.files import digest
+from fm_bench.files import digest, user_path
 
 COLUMNS = {
     "gender": "gender",
@@ -113,7 +113,7 @@ class FashionProductReader:
             UserError: if the folder, its table or its JSON files are missing, damaged or something else, an
                 attribute is unknown, or nothing is left.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         files = () if (root / "styles.csv").is_file() else parquet_files(root)
         return self._from_parquet(root, files) if files else self._from_folder(root)
 

@@ -32,6 +32,7 @@ from fm_bench.data.readers.common import (
 )
 from fm_bench.data.readers.table import TableReader
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 ATTRIBUTES = {
     "category": 16,
@@ -99,7 +100,7 @@ class Shopping100kReader:
             UserError: if the folder or its files are missing, damaged or Git LFS pointers, both kinds of labels are
                 named, or a line of a file is wrong; says which.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         if self.splits and self.table:
             raise UserError("--data.splits and --data.table both name labels: give one of them.")
         if not root.is_dir():
@@ -123,10 +124,7 @@ class Shopping100kReader:
 
     def _folder(self, root: Path) -> Path:
         """Where the split files are."""
-        if self.splits:
-            candidates = [root / self.splits, Path(self.splits).expanduser()]
-        else:
-            candidates = [root / name for name in _SPLITS]
+        candidates = [root / self.splits, user_path(self.splits)] if self.splits else [root / name for name in _SPLITS]
         found = next((folder for folder in candidates if (folder / adde.SIZES).is_file()), None)
         if found is None:
             looked = self.splits or f"{root} or splits/Shopping100k/ below it"

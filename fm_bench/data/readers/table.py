@@ -33,6 +33,7 @@ from fm_bench.data.readers.common import (
 )
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
+from fm_bench.files import user_path
 
 MAX_DEFAULT_VALUES = 64
 """A column of at most this many distinct values, and at most half as many as rows, is an attribute by default."""
@@ -94,10 +95,10 @@ class TableReader:
             UserError: if the folder or the table is missing, damaged or something else, a column is not there, a path
                 leaves the folder, a split is unknown or empty, or no attribute is left.
         """
-        root = Path(self.root).expanduser()
+        root = user_path(self.root)
         if not root.is_dir():
             raise UserError(f"{root} is not a folder: pass the folder that the image paths start from as --data.root.")
-        path = root / self.table if (root / self.table).is_file() else Path(self.table).expanduser()
+        path = root / self.table if (root / self.table).is_file() else user_path(self.table)
         columns = _columns(path)
         asked = [name for name in (self.image, self.item, self.split) if name is not None]
         chosen = names_of(self.attributes)
