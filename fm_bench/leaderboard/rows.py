@@ -11,6 +11,7 @@ that table only if every fold of the one was asked the same as that fold of the 
 """
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ from fm_bench.recipe import EXACT
 
 RETRIEVAL = "retrieval"
 FLOOR = frozenset({"random", "identity", "detector/whole"})
+IGNORES_REQUESTS = frozenset({"identity"})  # no floor where nothing is to be changed
 CEILING = frozenset({"oracle"})
 NOT_THE_METHOD = frozenset({"seed", "reader.root", "loader.num_workers"})  # settings that do not make another row
 _NOT_OF_ALL_FOLDS = frozenset({"fold", "training_images"})  # an epoch of one fold may be an image longer than another's
@@ -106,7 +108,10 @@ class Row:
     def role(self) -> Role:
         """Whether the row competes, or marks the floor or the ceiling."""
         names = {self.first.method, self.first.name}
-        return "floor" if names & FLOOR else "ceiling" if names & CEILING else "method"
+        if names & CEILING:
+            return "ceiling"
+        floors = FLOOR if _definition(self.protocol).get("changes", 1) else FLOOR - IGNORES_REQUESTS
+        return "floor" if names & floors else "method"
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -294,14 +299,14 @@ def key_of(record: Record, protocol: str) -> Key:
         record.protocols[protocol],
         record.request_digests[protocol],
         record.gallery,
-        record.index if record.index == EXACT or _searches(protocol) else EXACT,
+        record.index if _definition(protocol).get("kind", RETRIEVAL) == RETRIEVAL else EXACT,
     )
 
 
-def _searches(protocol: str) -> bool:
-    """Whether ``protocol`` searches the gallery by the index of the run; what is not known here is taken to."""
-    known = protocol in recipe.names("protocols")
-    return not known or recipe.load("protocols", protocol).get("kind", RETRIEVAL) == RETRIEVAL
+@functools.cache
+def _definition(protocol: str) -> Mapping[str, Any]:
+    """What ``protocol`` is; of one that is not known here, nothing: it is taken to rank images and ask for changes."""
+    return recipe.load("protocols", protocol) if protocol in recipe.names("protocols") else {}
 
 
 def hardware(record: Record) -> str:

@@ -7,8 +7,14 @@ from records import SKILL, everything, make, metrics_of
 from fm_bench.leaderboard.rows import hardware, key_of, tables
 
 
+def test_ignoring_requests_is_a_floor_only_where_something_is_asked():
+    for protocol, role in (("manipulate-1", "floor"), ("unheard-of", "floor"), ("instance", "method")):
+        (table,) = tables([make("identity", protocols={protocol: "aa"}), make("random", protocols={protocol: "aa"})])
+        assert {row.label: row.role for row in table.rows} == {"identity": role, "random": "floor"}
+
+
 def test_best_row_first_and_roles_marked():
-    (table,) = tables([make(name, protocols={"search": "cc"}) for name in SKILL])
+    (table,) = tables([make(name, protocols={"manipulate-1": "cc"}) for name in SKILL])
     assert [row.label for row in table.rows] == [
         "oracle", "amnet", "amnet/no-ranking", "amnet/no-memory", "attribute-based", "identity", "random",
     ]  # fmt: skip
