@@ -19,13 +19,12 @@ Row = Mapping[str, Any]
 """One line of a table: a value per column, text or number."""
 
 
-def best(
+def taken(
     works: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Seconds of each work's fastest round.
+) -> dict[str, list[float]]:
+    """Seconds of every round of each work.
 
-    The works take turns, forwards and backwards, so that other programs' load meets all of them alike; the fastest
-    round is the one that it met least.
+    The works take turns, forwards and backwards, so that other programs' load meets all of them alike.
 
     Args:
         works: what to do, by name; a work that returns a ``float`` has measured the seconds that count itself.
@@ -38,7 +37,12 @@ def best(
             start = clock()
             measured = works[name]()
             seconds[name].append(measured if isinstance(measured, float) else clock() - start)
-    return {name: min(found) for name, found in seconds.items()}
+    return seconds
+
+
+def best(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of each work's fastest round, the one that other programs' load met least."""
+    return {name: min(seconds) for name, seconds in taken(works, rounds).items()}
 
 
 def options(doc: str | None, rounds: int | None = None) -> argparse.ArgumentParser:

@@ -3,7 +3,8 @@
 
 python benchmarks/speed/training.py [--data garments] [--root FOLDER] [--batches 24] [--images 5000] [--json FILE]
 
-Three questions, each a ratio of images per second, with the recipe's own batches, precision and network:
+Three questions, each a ratio of images per second, with the recipe's own batches, precision and network; both sides
+take turns, and the median of the rounds' ratios counts:
 
 * loading: training steps on batches of the DataModule (decoded pictures from the warm cache, augmented, normalised on
   the device) against the same steps on normalised batches that lie in memory;
@@ -19,6 +20,7 @@ nothing is gained by what happens at the same time, so these ratios are lower bo
 import contextlib
 import itertools
 import logging
+import statistics
 import tempfile
 import time
 import warnings
@@ -29,7 +31,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from common import Row, best, options, publish
+from common import Row, options, publish, taken
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
@@ -129,13 +131,17 @@ def images(batch: Any) -> int:
     return sum(len(field) for field in batch if isinstance(field, Tensor) and field.ndim == 4)
 
 
-def row(what: str, count: int, seconds: dict[str, float]) -> Row:
-    """From the seconds of ``bench`` and ``memory``, both for ``count`` images."""
+def row(what: str, count: int, seconds: dict[str, list[float]]) -> Row:
+    """From the seconds of ``bench`` and ``memory`` in every round, both for ``count`` images.
+
+    The ratio is the median over rounds: a machine that others slow down for minutes slows down both sides of a round.
+    """
+    pairs = zip(seconds["memory"], seconds["bench"], strict=True)
     return {
         "what": what,
-        "images/s": count / seconds["bench"],
-        "in memory or bare, images/s": count / seconds["memory"],
-        "ratio": seconds["memory"] / seconds["bench"],
+        "images/s": count / min(seconds["bench"]),
+        "in memory or bare, images/s": count / min(seconds["memory"]),
+        "ratio": statistics.median(memory / bench for memory, bench in pairs),
         "wanted at least": WANTED,
     }
 
@@ -153,7 +159,7 @@ def training(case: Case, rounds: int, clock: Clock) -> Row:
         "bench": lambda: case.train(case.loaded(loader), optimizer),
     }
     what = f"training, {case.config.method}, stage {case.stage.name}, batches of {len(memory[0].index)}"
-    return row(what, sum(map(images, memory)), best(works, rounds, clock))
+    return row(what, sum(map(images, memory)), taken(works, rounds, clock))
 
 
 def embedding(case: Case, rounds: int, clock: Clock) -> Row:
@@ -177,7 +183,7 @@ def embedding(case: Case, rounds: int, clock: Clock) -> Row:
             method.to(case.device)
 
         bare()
-        seconds = best({"memory": bare, "bench": bench}, rounds, clock)
+        seconds = taken({"memory": bare, "bench": bench}, rounds, clock)
     return row(f"embedding and storing, {case.config.method}, batches of {len(memory[0].index)}", n, seconds)
 
 
@@ -224,14 +230,14 @@ def lightning(case: Case, rounds: int, clock: Clock) -> Row:
             fit()
             return seconds[-1]
 
-        found = best({"memory": lambda: case.train(memory, optimizer), "bench": timed}, rounds, clock)
+        found = taken({"memory": lambda: case.train(memory, optimizer), "bench": timed}, rounds, clock)
     what = f"Trainer.fit, {case.config.method}, stage {case.stage.name}, batches of {len(memory[0].index)}"
     return row(what, sum(map(images, memory)), found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table, and writes it where asked."""
-    parser = options(__doc__, rounds=3)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--data", default="garments")
     parser.add_argument("--root", type=Path, help="folder of the data, where they come from one")
     parser.add_argument("--profile", default="quick")

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fm_bench.data.opencv import one_thread
 from fm_bench.errors import UnreadableImageError, UserError
 
 if TYPE_CHECKING:
@@ -145,17 +146,15 @@ class _Filler:
 def _by_threads(fill: _Filler, chunks: list[_Chunk], limit: int, advance: Callable[[int], None]) -> Unreadable:
     """Whole chunks at a time: pictures handed over one by one would mostly wait for the interpreter."""
     unreadable: Unreadable = []
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(min(limit, len(chunks)))
-    try:
-        futures = {pool.submit(fill, *chunk): len(chunk[1]) for chunk in chunks}
-        for future in as_completed(futures):
-            unreadable += future.result()
-            advance(futures[future])
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(threads)
+    with one_thread():
+        pool = ThreadPoolExecutor(min(limit, len(chunks)))
+        try:
+            futures = {pool.submit(fill, *chunk): len(chunk[1]) for chunk in chunks}
+            for future in as_completed(futures):
+                unreadable += future.result()
+                advance(futures[future])
+        finally:
+            pool.shutdown(cancel_futures=True)
     return unreadable
 
 

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_bench.data.opencv import one_thread
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, per RGB channel in [0, 1]; for every backbone, since some start from weights that expect them."""
@@ -81,11 +83,12 @@ class Augment:
     def __call__(self, images: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Augments ``images (B, H, W, 3)``, picture i by ``keys[i]`` of ``(B,)``; the input stays as it was."""
         augmented = np.empty_like(images)
-        for i, key in enumerate(keys.tolist()):
-            self._random.seed(key)
-            self._state["state"]["state"] = key
-            self._generator.bit_generator.state = self._state
-            augmented[i] = self._compose(image=images[i])["image"]
+        with one_thread():
+            for i, key in enumerate(keys.tolist()):
+                self._random.seed(key)
+                self._state["state"]["state"] = key
+                self._generator.bit_generator.state = self._state
+                augmented[i] = self._compose(image=images[i])["image"]
         return augmented
 
 

@@ -4,13 +4,16 @@
 import subprocess
 import sys
 import time
+from typing import Any
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from fm_bench.data import transforms
+from fm_bench.data.opencv import one_thread
 from fm_bench.data.transforms import MEAN, STD, Augment, denormalise, normalise
 
 
@@ -136,3 +139,25 @@ def test_importing_asks_no_network() -> None:
 def test_denormalise_gives_the_very_pictures_back() -> None:
     images = pictures(3)
     assert np.array_equal(denormalise(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))), images)
+
+
+def test_opencv_stays_in_the_calling_thread_and_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads would wait for the cores of a training step; whoever uses OpenCV besides keeps theirs."""
+    before, warp = cv2.getNumThreads(), cv2.warpAffine
+    seen: list[int] = []
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append(cv2.getNumThreads())
+        return warp(*given, **named)
+
+    monkeypatch.setattr(cv2, "warpAffine", watched)
+    try:
+        cv2.setNumThreads(3)
+        Augment()(pictures(20), np.arange(20, dtype=np.uint64))
+        assert set(seen) == {1}
+        assert cv2.getNumThreads() == 3
+        with pytest.raises(KeyError), one_thread():
+            raise KeyError
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
