@@ -11,11 +11,12 @@ import functools
 import hashlib
 import itertools
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fm_bench.files import write_text
 from fm_bench.leaderboard import reproduction
@@ -138,13 +139,20 @@ def render(
 @functools.cache
 def _environment() -> jinja2.Environment:
     """Where templates come from; it keeps them compiled, which takes longer than to fill one in."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fm_bench.leaderboard"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(name: str) -> Markup:
+    """A name of a method or metric that a narrow column breaks after ``/`` and ``_``, and not within a word."""
+    return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
 
 
 def _source(environment: jinja2.Environment, name: str) -> str:
