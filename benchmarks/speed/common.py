@@ -56,7 +56,7 @@ def options(doc: str | None, rounds: int | None = None) -> argparse.ArgumentPars
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if rounds is not None:
-        parser.add_argument("--rounds", type=int, default=rounds, help="of which the fastest counts")
+        parser.add_argument("--rounds", type=int, default=rounds, help="how often each side is measured")
     parser.add_argument("--json", type=Path, help="also write the tables there")
     return parser
 

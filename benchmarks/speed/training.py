@@ -134,7 +134,8 @@ def images(batch: Any) -> int:
 def row(what: str, count: int, seconds: dict[str, list[float]]) -> Row:
     """From the seconds of ``bench`` and ``memory`` in every round, both for ``count`` images.
 
-    The ratio is the median over rounds: a machine that others slow down for minutes slows down both sides of a round.
+    Images per second are those of each side's fastest round. The ratio is the median of the rounds' ratios: a machine
+    that others slow down for minutes slows down both sides of a round.
     """
     pairs = zip(seconds["memory"], seconds["bench"], strict=True)
     return {
@@ -262,7 +263,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows.append(lightning(case, given.rounds, clock))
     height, width = case.config.image_size
     title = f"{given.data}, profile {given.profile}: {width} x {height} pixels, {torch.get_num_threads()} threads"
-    publish("training", {title: rows}, argv, given.json)
+    note = "Images per second are those of each side's fastest round, the ratio is the median of the rounds' ratios."
+    publish("training", {title: rows}, argv, given.json, note)
 
 
 if __name__ == "__main__":

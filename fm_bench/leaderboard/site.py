@@ -151,7 +151,7 @@ def _environment() -> jinja2.Environment:
 
 
 def breakable(name: str) -> Markup:
-    """A name of a method or metric that a narrow column breaks after ``/`` and ``_``, and not within a word."""
+    """A name of a method or metric that a narrow column may break after ``/`` and ``_``."""
     return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
 
 

@@ -13,7 +13,7 @@ from fm_bench.leaderboard import site
 from fm_bench.leaderboard.charts import COLOURS
 from fm_bench.leaderboard.claims import judge
 from fm_bench.leaderboard.record import save
-from fm_bench.leaderboard.site import build, build_page, is_stale, refresh_page, render
+from fm_bench.leaderboard.site import breakable, build, build_page, is_stale, refresh_page, render
 
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
@@ -305,3 +305,7 @@ def test_versions_of_the_code_and_recipes_are_told_under_the_table():
     assert "settings were searched by" in said
     said = " ".join(Page(render([make("amnet"), make("flam")])).text)
     assert "different rows of up to" not in said
+
+
+def test_names_break_after_slash_and_underscore_and_are_escaped():
+    assert breakable("a/b_<c>") == "a/<wbr>b_<wbr>&lt;c&gt;"
