@@ -48,9 +48,10 @@ WANTED, WANTED_START, WANTED_SECONDS, WANTED_MIB = 0.8, 3.0, 60.0, 4096.0
 _CHUNK = 128
 _PARTS = ("first", "later", "large")
 _FIRST_STEP = "PyTorch imported"
-_PRELUDE = "import sys, time, torch; at = time.time(); sys.path.insert(0, sys.argv[1]); "
-_START = _PRELUDE + "from preparation import started; started(at, *sys.argv[2:])"
-_LARGE = _PRELUDE + "from preparation import loaded_and_mined; loaded_and_mined(sys.argv[2])"
+_HERE = "sys.path.insert(0, sys.argv[1]); "
+_CLOCKED = "import sys, time, torch; at = [time.time()]; import lightning; at.append(time.time()); "
+_START = _CLOCKED + _HERE + "from preparation import started; started(*at, *sys.argv[2:])"
+_LARGE = "import sys; " + _HERE + "from preparation import loaded_and_mined; loaded_and_mined(sys.argv[2])"
 
 
 def draw(root: Path, count: int, side: int) -> None:
@@ -171,12 +172,12 @@ def later(root: Path, names: list[str], profile: str, rounds: int) -> list[Row]:
     ]
 
 
-def started(imported: float, root: str, table: str, profile: str) -> None:
-    """What the fresh process does once it has PyTorch; prints when each step was done."""
+def started(torch: float, lightning: float, root: str, table: str, profile: str) -> None:
+    """What the fresh process does once it has these two, imported when; prints when each step was done."""
     from fm_bench.bench import data_module
     from fm_bench.config import configure
 
-    at = {_FIRST_STEP: imported, "fm_bench imported": time.time()}
+    at = {_FIRST_STEP: torch, "Lightning imported": lightning, "fm_bench imported": time.time()}
     given = ["--data.root", root, "--data.table", table, "--data.image", "image"]
     config = configure("amnet", "table", profile, "common", 0, given)
     at["options understood"] = time.time()
