@@ -157,17 +157,13 @@ def test_workers_change_no_batch(tmp_path: Path, kind: Any) -> None:
     assert all(equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.usefixtures("opencv_threads")
 def test_workers_live_on_when_their_parent_had_threads_of_opencv(tmp_path: Path) -> None:
     """These do not survive the fork, and a worker that sets their number would wait for them, or worse."""
-    before = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(4)
-        cv2.warpAffine(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), (256, 256))  # starts the threads
-        datamodule = data(tmp_path, num_workers=1)
-        datamodule.setup("fit")
-        assert len(list(datamodule.train_dataloader())) > 0
-    finally:
-        cv2.setNumThreads(before)
+    cv2.warpAffine(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), (256, 256))  # starts the threads
+    datamodule = data(tmp_path, num_workers=1)
+    datamodule.setup("fit")
+    assert len(list(datamodule.train_dataloader())) > 0
 
 
 def test_seeds_and_epochs_change_batches(tmp_path: Path) -> None:

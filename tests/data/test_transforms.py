@@ -141,9 +141,11 @@ def test_denormalise_gives_the_very_pictures_back() -> None:
     assert np.array_equal(denormalise(normalise(torch.from_numpy(images).permute(0, 3, 1, 2))), images)
 
 
-def test_opencv_stays_in_the_calling_thread_and_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opencv_stays_in_the_calling_thread_and_is_set_back(
+    monkeypatch: pytest.MonkeyPatch, opencv_threads: int
+) -> None:
     """Its threads would wait for the cores of a training step; whoever uses OpenCV besides keeps theirs."""
-    before, warp = cv2.getNumThreads(), cv2.warpAffine
+    warp = cv2.warpAffine
     seen: list[int] = []
 
     def watched(*given: Any, **named: Any) -> Any:
@@ -151,13 +153,9 @@ def test_opencv_stays_in_the_calling_thread_and_is_set_back(monkeypatch: pytest.
         return warp(*given, **named)
 
     monkeypatch.setattr(cv2, "warpAffine", watched)
-    try:
-        cv2.setNumThreads(3)
-        Augment()(pictures(20), np.arange(20, dtype=np.uint64))
-        assert set(seen) == {1}
-        assert cv2.getNumThreads() == 3
-        with pytest.raises(KeyError), one_thread():
-            raise KeyError
-        assert cv2.getNumThreads() == 3
-    finally:
-        cv2.setNumThreads(before)
+    Augment()(pictures(20), np.arange(20, dtype=np.uint64))
+    assert set(seen) == {1}
+    assert cv2.getNumThreads() == opencv_threads
+    with pytest.raises(KeyError), one_thread():
+        raise KeyError
+    assert cv2.getNumThreads() == opencv_threads
