@@ -62,8 +62,8 @@ class Remembered(ExactIndex):
 
     answers: dict[str, Any] = {}  # noqa: RUF012 - shared by the galleries of all rounds
 
-    def search(self, *args: Any, **kwargs: Any) -> Any:
-        return self.answer("search", partial(super().search, *args, **kwargs))
+    def search_counting(self, *args: Any, **kwargs: Any) -> Any:
+        return self.answer("search", partial(super().search_counting, *args, **kwargs))
 
     def count_before(self, *args: Any, **kwargs: Any) -> Any:
         return self.answer("count", partial(super().count_before, *args, **kwargs))

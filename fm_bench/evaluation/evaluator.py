@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from fm_bench.errors import UserError
 from fm_bench.evaluation import metrics, sweep
 from fm_bench.evaluation.designated import designated, order_of_hits, rank_of
+from fm_bench.evaluation.first_hit import ranked
 from fm_bench.evaluation.hits import Hits
 from fm_bench.evaluation.protocol import Protocol
 from fm_bench.evaluation.relevance import Codes, check_labels
 from fm_bench.evaluation.significance import RESAMPLES, Estimate, bootstrap
 from fm_bench.evaluation.sweep import Nested, Sweep
-from fm_bench.retrieval.distances import F32, F64, I64, check_embeddings, exact
+from fm_bench.retrieval.distances import F32, F64, I64, check_embeddings
 from fm_bench.retrieval.index import ExactIndex
 from fm_bench.retrieval.ordering import Ranking
 from fm_bench.retrieval.search import check_exclusions, check_k
@@ -243,14 +244,11 @@ def _search(
         rows = rows[rows >= 0]
         index = opened(gallery)
         queries, ties = _taken(asked.queries, rows), index.ties(asked.keys[rows])
-        part = index.search(queries, depth, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
+        part, found[rows], rank[rows] = ranked(
+            index, queries, asked.keys[rows], rows, hits, depth, max(protocol.mrr, default=0)
+        )
         for whole, some in zip(ranking, part, strict=True):
             whole[rows] = some
-        found[rows] = hits.are(rows, part.ids)
-        rank[rows] = metrics.first_hit(found[rows])
-        late = rows[(rank[rows] == 0) & (hits.relevant[rows] > 0)]
-        if (limit := max(protocol.mrr, default=0)) > depth and len(late):
-            rank[late] = _late_rank(index, asked, late, hits, depth, limit)
         if (swept is not None or item is not None) and not isinstance(index, Counter):
             raise UserError("galleries of many sizes and designated images need exact search: leave --index out.")
         if nested is not None and swept is not None and isinstance(index, Counter):
@@ -278,36 +276,6 @@ def _check_view(positions: NDArray[np.integer[Any]], gallery: NDArray[Any], seen
     np.add.at(seen, positions, 1)
     if (seen > 1).any():
         raise ValueError(f"two views hold request {int(np.argmax(seen))}")
-
-
-def _late_rank(index: Searcher, asked: _Asked, rows: I64, hits: Hits, depth: int, limit: int) -> I64:
-    """``(r,)`` rank of the first hit of requests that have none among the ``depth`` ranked images; 0 past ``limit``."""
-    if isinstance(index, Counter):
-        return _counted_rank(index, asked, rows, hits, limit)
-    found = index.search(asked.queries[rows], limit, exclude=hits.exclude[rows], query_keys=asked.keys[rows])
-    rank = metrics.first_hit(hits.are(rows, found.ids))
-    # A deeper search of an approximate index finds more, also near images. Those were not found to the depth that
-    # accuracy is of, and so must not count there.
-    return np.where(rank > 0, np.maximum(rank, depth + 1), 0)
-
-
-def _counted_rank(index: Counter, asked: _Asked, rows: I64, hits: Hits, limit: int) -> I64:
-    """``_late_rank`` of an exact search.
-
-    Instead of ranking ``limit`` images for everyone, the nearest hit of these requests is looked up, and the images
-    that come before it are counted.
-    """
-    queries, ties = asked.queries[rows], index.ties(asked.keys[rows])
-    distance, number = np.empty(len(rows)), np.empty(len(rows), np.uint64)
-    for part, pair, image in hits.pairs(rows):
-        asking = pair + part.start
-        away, order = exact(queries, index.gallery, asking, image), ties(asking, image)
-        start = np.searchsorted(pair, np.arange(part.stop - part.start))  # every one of these requests has hits
-        distance[part] = np.minimum.reduceat(away, start)
-        order[away > distance[asking]] = np.iinfo(np.uint64).max
-        number[part] = np.minimum.reduceat(order, start)
-    before = index.count_before(queries, distance, number, ties, hits.exclude[rows], limit)
-    return np.where(before < limit, before + 1, 0)
 
 
 def _values(found: _Found, hits: Hits, protocol: Protocol, nested: Nested | None) -> dict[str, F64]:

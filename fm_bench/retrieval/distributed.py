@@ -57,6 +57,27 @@ class DistributedIndex:
         """
         with agreed("searching the gallery"):
             own = self._own.search(queries, k, exclude=exclude, query_keys=query_keys)
+        return self._merged(own, query_keys)
+
+    def search_counting(
+        self,
+        queries: NDArray[np.floating[Any]],
+        k: int,
+        distances: F64,
+        numbers: U64,
+        limit: int,
+        *,
+        exclude: NDArray[np.int64] | None = None,
+        query_keys: NDArray[np.integer[Any]] | None = None,
+    ) -> tuple[Ranking, I64]:
+        """``search`` and ``count_before`` in one; see ``Counter.search_counting``."""
+        place = distances, numbers, limit
+        with agreed("searching the gallery"):
+            own, count = self._own.search_counting(queries, k, *place, exclude=exclude, query_keys=query_keys)
+        return self._merged(own, query_keys), total(count)
+
+    def _merged(self, own: Ranking, query_keys: NDArray[np.integer[Any]] | None) -> Ranking:
+        """The ranking of the whole gallery, from what every process found in its ``own`` share."""
         columns = [gather_arrays(column) for column in own]
         shards = [Ranking(*shard) for shard in zip(*columns, strict=True)]
         return merge(shards, keys=self.keys, query_keys=query_keys, seed=self.seed)

@@ -127,14 +127,49 @@ class ExactIndex(Gallery):
             exclude: ``(R,)`` gallery position that the query must not find, or −1; it takes no rank.
             query_keys: ``(R,)`` integers that name the queries in the order of ties. Default: positions.
         """
+        nowhere = np.full(len(queries), -1.0), np.zeros(len(queries), np.uint64)
+        return self.search_counting(queries, k, *nowhere, 0, exclude=exclude, query_keys=query_keys)[0]
+
+    def search_counting(
+        self,
+        queries: NDArray[np.floating[Any]],
+        k: int,
+        distances: F64,
+        numbers: U64,
+        limit: int,
+        *,
+        exclude: NDArray[np.int64] | None = None,
+        query_keys: NDArray[np.integer[Any]] | None = None,
+    ) -> tuple[Ranking, I64]:
+        """``search`` and ``count_before`` in one; see ``Counter.search_counting``."""
         queries, exclude, ties = self.asked(queries, exclude, query_keys)
-        some = blocks(len(queries) if len(self) else 0, self._at_once)
-        parts = [self._search(queries[p], k, exclude[p], ties.part(p)) for p in some]
-        if not parts:
-            return Ranking(
-                np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool)
-            )
-        return Ranking(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        ranking = Ranking(
+            np.full((len(queries), k), -1), np.full((len(queries), k), np.inf), np.zeros(len(queries), bool)
+        )
+        count = np.zeros(len(queries), np.int64)
+        for p in blocks(len(queries) if len(self) else 0, self._at_once):
+            place = distances[p], numbers[p], ties.part(p), exclude[p], limit
+            watch = scan.Watch(self, queries[p], *place) if (distances[p] >= 0).any() else None
+            some = self._search(queries[p], k, exclude[p], ties.part(p), watch)
+            for whole, found in zip(ranking, some, strict=True):
+                whole[p] = found
+            if watch is not None:
+                count[p] = watch.counted() if watch.complete else self._count_after(some, queries[p], *place)
+        return ranking, count
+
+    def _count_after(
+        self, found: Ranking, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
+    ) -> I64:
+        """``count_before`` where the nearest images were ``found``: the gallery is asked about farther places alone."""
+        place, rows = distances[:, None], np.arange(len(queries))[:, None]
+        earlier = ties(rows, np.maximum(found.ids, 0)) < numbers[:, None]
+        listed = (found.distances < place) | ((found.distances == place) & earlier)
+        count = listed.sum(axis=1, dtype=np.int64)
+        beyond = np.flatnonzero((distances >= found.distances[:, -1]) & (distances >= 0))
+        if len(beyond):
+            asked = queries[beyond], distances[beyond], numbers[beyond], ties.part(beyond), exclude[beyond]
+            count[beyond] = self.count_before(*asked, limit)
+        return np.asarray(count)
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
         """How many images come before a given place in each query's ranking; see ``Counter.count_before``."""
@@ -176,10 +211,10 @@ class ExactIndex(Gallery):
         """Rows of the gallery relative to the centre."""
         return self.gallery[part] - self.centre
 
-    def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+    def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder, watch: scan.Watch | None) -> Ranking:
         wanted = min(k, len(self))
         if len(queries) >= _MANY and reduced.supported() and _gpus() < 2:
-            return _pad(self._search_reduced(queries, wanted, exclude, ties), k)
+            return _pad(self._search_reduced(queries, wanted, exclude, ties, watch), k)
         centred, norms = self.centred(queries)
         ids, bound = self._candidates(centred, min(len(self), wanted + max(_MARGIN, wanted // 8)))
         rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
@@ -195,7 +230,7 @@ class ExactIndex(Gallery):
             ranking = scan.replace_rows(self, ranking, np.flatnonzero(~proven), queries, exclude, ties)
         return _pad(ranking, k)
 
-    def _search_reduced(self, queries: F32, k: int, exclude: I64, ties: TieOrder) -> Ranking:
+    def _search_reduced(self, queries: F32, k: int, exclude: I64, ties: TieOrder, watch: scan.Watch | None) -> Ranking:
         """As ``_search``, by scans in bfloat16: in few directions where those do, and in all dimensions."""
         centred, norms = self.centred(queries)
         if self.blocks is None:
@@ -207,12 +242,12 @@ class ExactIndex(Gallery):
             given_up, crowded = [], False
             for some in blocks(len(left), at_once):
                 rows = left[some]
-                found = shortlist(scanned, sample, centred[rows], norms[rows], wanted)
+                found = shortlist(scanned, sample, centred[rows], norms[rows], wanted, watch)
                 pairs.append((rows[found.row], found.image))
                 bound[rows] = np.minimum(bound[rows], found.bound)
                 given_up.append(rows[found.given_up])
                 crowded |= found.crowded
-            left = np.concatenate(given_up)
+            left, watch = np.concatenate(given_up), None  # which has seen the gallery
             if not len(left) or (scanned.basis is None and not crowded):
                 break
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))

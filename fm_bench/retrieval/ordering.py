@@ -42,7 +42,7 @@ class TieOrder:
         self._gallery = _words(gallery_keys)
         self._salts = _mix(_words(query_keys) ^ _mix(np.array([seed % 2**64], np.uint64)))
 
-    def part(self, queries: slice) -> "TieOrder":
+    def part(self, queries: slice | NDArray[np.int64]) -> "TieOrder":
         """The order of some of the queries, which are numbered from 0."""
         found = copy(self)
         found._salts = self._salts[queries]

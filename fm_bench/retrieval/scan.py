@@ -3,6 +3,7 @@
 
 * ``replace_rows`` ranks, in float64, the queries for which float32 could not prove its list: ties and near-ties.
 * ``count_by_segment`` counts how many images come before a given one, which is that image's rank, however deep it lies.
+* ``Watch`` counts them on the way of a search.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ _QUERIES = 512  # queries and gallery rows of one block: 8 MB of float32 product
 _FIRST, _ROWS = 512, 4096
 _FEW = 16  # queries that are not parted further, however many pairs they make
 _PAIRS = 1 << 16  # from so many undecided pairs on, and so many of one query, equal gallery rows are looked at once
-_EACH = 512
+_EACH = 1024
+_WAITING = 1 << 20  # undecided pairs that may wait: 17 MB, and fewer are looked at the longer they wait
 
 
 def replace_rows(
@@ -125,15 +127,59 @@ def count_by_segment(
     segments: int,
 ) -> I64:
     """What ``Counter.count_by_segment`` promises, of the rows that ``index`` searches."""
-    counter = _Counter(index, queries, (distances, numbers), ties, counts, segment, segments)
+    counter = _Counter(index, queries, (distances, numbers), ties, counts, limit, segment, segments)
     for near in _comparisons(index, queries, distances):
-        active = np.flatnonzero(counter.count[:, 0] <= limit)
+        active = np.flatnonzero(counter.open)
         if not len(active):
             break
         for some in blocks(len(active), _QUERIES):
             counter.take(near, active[some])
         counter.settle()
     return counter.count
+
+
+class Watch:
+    """Counts what is nearer than a place of each query on the way of a search in bfloat16, which compares the same.
+
+    Args:
+        index: the gallery.
+        queries: ``(R, D)``.
+        distances: ``(R,)`` exact squared distances of the places; negative where nothing is to be counted.
+        numbers: ``(R,)`` their tie numbers.
+        ties: the order of ties of these queries.
+        exclude: ``(R,)`` gallery position that is not counted, or −1.
+        limit: a count that has passed this is not continued.
+    """
+
+    def __init__(
+        self, index: "ExactIndex", queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
+    ) -> None:
+        place, everywhere = (distances, numbers), np.zeros(len(index.gallery), np.int64)
+        others = partial(_others, exclude)
+        self._counter = _Counter(index, queries, place, ties, others, limit, everywhere, 1)
+        asked, norms = distances >= 0, index.centred(queries)[1]
+        self._margin = slack(norms, distances.clip(0), index.dim, 53)
+        scores = (np.square(norms) - distances) / 2 - self._margin
+        self.far = bool((distances > reduced.HUGE**2).any())
+        """Whether places lie too far for bfloat16; then nothing is counted."""
+        self.complete = False
+        """Whether the whole gallery was compared, so that the counts are of use; set by whoever searches."""
+        self.scores = np.where(asked & (not self.far), scores, reduced.NEVER)
+        """``(R,)`` what must be seen: images whose scores are above."""
+
+    def take(self, some: slice, found: reduced.Above, scores: F64) -> None:
+        """Counts what was found above ``scores (r,)`` of queries ``some``, all of them at most ``self.scores``."""
+        lower = (scores - self.scores[some])[found.row]
+        near = lower + found.most >= 0
+        row = found.row[near] + some.start
+        sure = (lower + found.least)[near] > 2 * self._margin[row]
+        self._counter.add(row, found.image[near], sure)
+        self.scores[some][~self._counter.open[some]] = reduced.NEVER
+
+    def counted(self) -> I64:
+        """``(R,)`` as ``Counter.count_before`` gives it."""
+        self._counter.settle()
+        return self._counter.count[:, 0]
 
 
 class _Counter:
@@ -146,14 +192,20 @@ class _Counter:
         place: tuple[F64, U64],
         ties: TieOrder,
         counts: Callable[[I64, I64], NDArray[np.bool_]],
+        limit: int,
         segment: I64,
         segments: int,
     ) -> None:
         self.index, self.queries, self.place, self.ties = index, queries, place, ties
-        self.counts, self.segment = counts, segment
+        self.counts, self.limit, self.segment = counts, limit, segment
         self.count = np.zeros((len(queries), segments), np.int64)
         self.undecided: list[tuple[I64, I64]] = []
         self.waiting = 0
+
+    @property
+    def open(self) -> NDArray[np.bool_]:
+        """``(R,)`` which counts have not passed the limit."""
+        return np.asarray(self.count[:, 0] <= self.limit)
 
     def take(self, near: "Near", rows: I64) -> None:
         """Counts what is nearer for sure."""
@@ -162,19 +214,24 @@ class _Counter:
             self.take(near, rows[: len(rows) // 2])
             self.take(near, rows[len(rows) // 2 :])
             return
-        row, image, sure = rows[found[0]], found[1], found[2]
+        self.add(rows[found[0]], found[1], found[2])
+
+    def add(self, row: I64, image: I64, sure: NDArray[np.bool_]) -> None:
+        """Counts pairs that are nearer for ``sure``; the others are looked at more closely later."""
         wanted = self.counts(row, image)
         row, image, sure = row[wanted], image[wanted], sure[wanted]
         self._add(row[sure], image[sure])
         self.undecided.append((row[~sure], image[~sure]))
         self.waiting += len(row) - int(sure.sum())
-        if self.waiting > 4 * _PAIRS:
+        if self.waiting > _WAITING:
             self.settle()
 
     def settle(self) -> None:
         """Decides about the pairs that wait."""
         if self.waiting:
             row, image = (np.concatenate(parts) for parts in zip(*self.undecided, strict=True))
+            matters = self.open[row]
+            row, image = row[matters], image[matters]
             for few in blocks(len(row), 4 * _PAIRS):
                 closer = _before(self.index, self.queries, row[few], image[few], *self.place, self.ties)
                 self._add(row[few][closer], image[few][closer])
@@ -246,6 +303,11 @@ def _in_float32(index: "ExactIndex", centred: F32, norms: F64, distances: F64) -
         return near
 
     return compare
+
+
+def _others(exclude: I64, rows: I64, ids: I64) -> NDArray[np.bool_]:
+    """Whether images ``ids[i]`` are not those that queries ``rows[i]`` leave out."""
+    return np.asarray(ids != exclude[rows])
 
 
 def _before(

@@ -71,6 +71,30 @@ class Counter(Searcher, Protocol):
         """
         ...
 
+    def search_counting(
+        self,
+        queries: NDArray[np.floating[Any]],
+        k: int,
+        distances: F64,
+        numbers: U64,
+        limit: int,
+        *,
+        exclude: NDArray[np.int64] | None = None,
+        query_keys: NDArray[np.integer[Any]] | None = None,
+    ) -> tuple[Ranking, I64]:
+        """What ``search`` and ``count_before`` give, in hardly more than the time of the search where that scans.
+
+        Args:
+            queries: as in ``search``, like ``k``, ``exclude`` and ``query_keys``.
+            k: at least 1.
+            distances: as in ``count_before``, like ``numbers`` and ``limit``; negative where nothing is to be counted.
+            numbers: ``(R,)``.
+            limit: where counts may end.
+            exclude: ``(R,)``.
+            query_keys: ``(R,)``.
+        """
+        ...
+
     def count_by_segment(
         self,
         queries: F32,

@@ -5,12 +5,15 @@ The ``k``-th smallest of what distances can be at most bounds the ``k``-th dista
 gallery was seen. Whatever may be nearer than this is kept, and sorted out again when the bound has become closer.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fm_bench.retrieval import reduced
 from fm_bench.retrieval.distances import F32, F64, I64, blocks, slack
+
+if TYPE_CHECKING:
+    from fm_bench.retrieval.scan import Watch
 
 _SAMPLE = 1024  # images, from all over the gallery, that give the first bound
 _FIRST = 2048  # images of the first block
@@ -31,7 +34,9 @@ class Shortlist(NamedTuple):
     crowded: bool  # whether fewer queries at a time would have had more room, so that fewer were given up
 
 
-def shortlist(gallery: reduced.Blocks, sample: F32, centred: F32, norms: F64, k: int) -> Shortlist:
+def shortlist(
+    gallery: reduced.Blocks, sample: F32, centred: F32, norms: F64, k: int, watch: "Watch | None" = None
+) -> Shortlist:
     """Scans ``gallery``, of at least ``k >= 1`` images.
 
     Args:
@@ -40,11 +45,14 @@ def shortlist(gallery: reduced.Blocks, sample: F32, centred: F32, norms: F64, k:
         centred: ``(R, D)`` queries relative to the gallery's centre.
         norms: ``(R,)`` their Euclidean norms.
         k: images that each query looks for.
+        watch: counts for the same queries.
     """
-    scan = _Scan(gallery.queries(centred, norms), centred.shape[1], k)
+    scan = _Scan(gallery.queries(centred, norms), centred.shape[1], k, watch)
     scan.begin(gallery.block(sample))
     for block in gallery.growing(_FIRST):
         scan.look_at(block)
+    if watch is not None:
+        watch.complete = not (scan.skipped or watch.far)
     return scan.result()
 
 
@@ -56,11 +64,12 @@ def sampled(rows: slice, k: int) -> I64:
 class _Scan:
     """The state of a scan. A squared distance is ``|q|² − 2 score``, all relative to the gallery's centre."""
 
-    def __init__(self, queries: reduced.Queries, dim: int, k: int) -> None:
-        self.queries, self.norms, self.dim, self.k = queries, queries.norms, dim, k
+    def __init__(self, queries: reduced.Queries, dim: int, k: int, watch: "Watch | None") -> None:
+        self.queries, self.norms, self.dim, self.k, self.watch = queries, queries.norms, dim, k, watch
         self.near = np.full((len(queries), k), np.inf)  # the smallest of what distances can be at most, so far
         self.bound = np.full(len(queries), np.inf)
         self.given_up = np.zeros(len(queries), bool)
+        self.skipped = False  # whether images were left out, because they were too large to be compared
         self.kept = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))  # query, image, least distance
         self.fresh: list[tuple[I64, I64, F64]] = []
         self.pairs = 0  # in `fresh`
@@ -80,6 +89,8 @@ class _Scan:
         if not self._overflows(block):
             for some in blocks(len(self.norms), _QUERIES):
                 self._compare(some, block)
+        else:
+            self.skipped = True
 
     def _overflows(self, block: reduced.Block) -> bool:
         """Whether numbers are too large for float32; then all queries are given up."""
@@ -92,7 +103,7 @@ class _Scan:
         scores -= slack(self.norms[some], self.bound[some], self.dim, 53)
         scores[self.given_up[some]] = reduced.NEVER
         limit = 4 * self.k * len(scores) if len(block) > _SMALLEST else None
-        above = reduced.above(self.queries, some, block, scores, limit)
+        above = self._above(some, block, scores, limit)
         if above is None:  # the first half lowers the bound
             self._compare(some, block.cut(slice(0, len(block) // 2)))
             self._compare(some, block.cut(slice(len(block) // 2, len(block))))
@@ -104,6 +115,20 @@ class _Scan:
         self._lower(some, above.row, self._distance(norms, score + above.least, 1))
         if self.pairs > max(_FRESH, len(self.kept[0]), self.k * len(self.norms)):
             self._sort_out()
+
+    def _above(self, some: slice, block: reduced.Block, scores: F64, limit: int | None) -> reduced.Above | None:
+        """What ``reduced.above`` finds, after what is counted has been taken from it."""
+        if self.watch is None:
+            return reduced.above(self.queries, some, block, scores, limit)
+        lowest = np.minimum(scores, self.watch.scores[some])
+        above = reduced.above(self.queries, some, block, lowest, limit)
+        if above is None:
+            return None
+        self.watch.take(some, above, lowest)
+        rise = (scores - lowest)[above.row]
+        near = above.most >= rise
+        least, most = above.least - rise, above.most - rise
+        return reduced.Above(above.row[near], above.image[near], least[near], most[near])
 
     def _lower(self, some: slice, row: I64, most: F64) -> None:
         """Takes upper bounds of further distances into account; ``row`` is ascending, relative to ``some``."""
