@@ -11,7 +11,7 @@ library.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -173,11 +173,7 @@ class ExactIndex(Gallery):
 
     def count_before(self, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int) -> I64:
         """How many images come before a given place in each query's ranking; see ``Counter.count_before``."""
-        everywhere = np.zeros(len(self.gallery), np.int64)
-
-        def counts(rows: I64, ids: I64) -> NDArray[np.bool_]:
-            return np.asarray(ids != exclude[rows])
-
+        everywhere, counts = np.zeros(len(self.gallery), np.int64), partial(scan.others, exclude)
         return self.count_by_segment(queries, distances, numbers, ties, counts, limit, everywhere, 1)[:, 0]
 
     def count_by_segment(

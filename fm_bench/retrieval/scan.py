@@ -155,8 +155,8 @@ class Watch:
         self, index: "ExactIndex", queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
     ) -> None:
         place, everywhere = (distances, numbers), np.zeros(len(index.gallery), np.int64)
-        others = partial(_others, exclude)
-        self._counter = _Counter(index, queries, place, ties, others, limit, everywhere, 1)
+        counts = partial(others, exclude)
+        self._counter = _Counter(index, queries, place, ties, counts, limit, everywhere, 1)
         asked, norms = distances >= 0, index.centred(queries)[1]
         self._margin = slack(norms, distances.clip(0), index.dim, 53)
         scores = (np.square(norms) - distances) / 2 - self._margin
@@ -305,7 +305,7 @@ def _in_float32(index: "ExactIndex", centred: F32, norms: F64, distances: F64) -
     return compare
 
 
-def _others(exclude: I64, rows: I64, ids: I64) -> NDArray[np.bool_]:
+def others(exclude: I64, rows: I64, ids: I64) -> NDArray[np.bool_]:
     """Whether images ``ids[i]`` are not those that queries ``rows[i]`` leave out."""
     return np.asarray(ids != exclude[rows])
 

@@ -96,6 +96,20 @@ def test_instance_hits():
         np.testing.assert_allclose(report.per_request[name], expected, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("counted", [0, 2, 64])  # hits of a request up to which it is counted while it is searched
+@pytest.mark.parametrize("scanned", [False, True])
+def test_first_hits_are_the_same_whenever_they_are_counted(counted, scanned, monkeypatch):
+    monkeypatch.setattr("fm_bench.evaluation.first_hit._FEW", counted)
+    monkeypatch.setattr("fm_bench.retrieval.index._MANY", 1)
+    monkeypatch.setattr("fm_bench.retrieval.reduced.supported", lambda: scanned)
+    case = problem(values=4, seed=4)
+    protocol = Protocol("test", 1, k=(1, 3), ndcg=(), mrr=(3, 100))
+    report = evaluate(**case, protocol=protocol, infeasible="miss", resamples=0)
+    assert 0 < np.count_nonzero(report.per_request["mrr@100"]) < len(case["queries"])
+    for name, expected in slowly(case, protocol).items():
+        np.testing.assert_allclose(report.per_request[name], expected, atol=1e-9, err_msg=name)
+
+
 def test_splits_are_means_over_their_requests():
     case = problem()
     report = evaluate(**case, protocol=PROTOCOL, attribute_names=["a", "b", "c", "d"], infeasible="miss", resamples=200)

@@ -234,7 +234,12 @@ def test_small_integer_vectors(n, r, d, seed, scale):
     np.testing.assert_array_equal(found.tied, tied)
 
 
-@pytest.mark.parametrize("way", ["faiss", "bfloat16"])
+def assert_same(ranking, other):
+    for column, of_other in zip(ranking, other, strict=True):
+        np.testing.assert_array_equal(column, of_other)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_count_before_is_the_rank(kind, way, monkeypatch):
     choose(way, monkeypatch)
@@ -248,6 +253,11 @@ def test_count_before_is_the_rank(kind, way, monkeypatch):
     for limit in (N, 10):
         count = index.count_before(queries, distances[rows, rank], ties(rows, wanted), ties, exclude, limit)
         np.testing.assert_array_equal(np.minimum(count, limit + 1), np.minimum(rank, limit + 1))
+        asked = rng.random(R) < 0.7
+        place = np.where(asked, distances[rows, rank], -1), ties(rows, wanted)
+        ranking, count = index.search_counting(queries, 20, *place, limit, exclude=exclude)
+        np.testing.assert_array_equal(np.minimum(count, limit + 1), np.where(asked, np.minimum(rank, limit + 1), 0))
+        assert_same(ranking, index.search(queries, 20, exclude=exclude))
 
 
 def overflowing():
@@ -270,7 +280,7 @@ def test_what_overflows_may_be_the_nearest(way, monkeypatch):
     np.testing.assert_array_equal(found.distances, distances)
 
 
-@pytest.mark.parametrize("way", ["faiss", "bfloat16"])
+@pytest.mark.parametrize("way", WAYS)
 def test_what_overflows_is_counted(way, monkeypatch):
     choose(way, monkeypatch)
     gallery, queries = embeddings("plain")
@@ -281,18 +291,22 @@ def test_what_overflows_is_counted(way, monkeypatch):
     ids, distances, _ = brute_force(gallery, queries, N)
     for rank in (1, N // 2, N - 1):
         ties = index.ties(rows)
-        place = queries, distances[:, rank], ties(rows, ids[:, rank]), ties
-        assert (index.count_before(*place, np.full(R, -1), N) == rank).all()
+        place = distances[:, rank], ties(rows, ids[:, rank])
+        assert (index.count_before(queries, *place, ties, np.full(R, -1), N) == rank).all()
+        ranking, count = index.search_counting(queries, 5, *place, N)
+        assert (count == rank).all()
+        np.testing.assert_array_equal(ranking.ids, ids[:, :5])
 
 
 def test_places_too_far_for_bfloat16_are_counted_in_float32(monkeypatch):
     choose("bfloat16", monkeypatch)
     gallery, queries = embeddings("plain")
-    monkeypatch.setattr(reduced, "above", refuse)  # beyond its range would stand NaN, which may be more or less
     index, rows = ExactIndex(gallery), np.arange(R)
     ties = index.ties(rows)
-    place = queries, np.full(R, 1e60), np.zeros(R, np.uint64), ties
-    assert (index.count_before(*place, np.full(R, -1), N) == N).all()
+    place = np.full(R, 1e60), np.zeros(R, np.uint64)
+    assert (index.search_counting(queries, 5, *place, N)[1] == N).all()
+    monkeypatch.setattr(reduced, "above", refuse)  # beyond its range would stand NaN, which may be more or less
+    assert (index.count_before(queries, *place, ties, np.full(R, -1), N) == N).all()
 
 
 def test_many_undecided_pairs_are_compared_by_group(monkeypatch):
