@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from fm_bench.errors import UserError
+from fm_bench.wording import counted
 
 _WHERE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")
 
@@ -62,7 +63,7 @@ def join(trainer: Mapping[str, Any]) -> None:
             )
         if runner.world_size != number or environment is None:
             raise UserError(
-                f"{number} processes were started on {machines} {'machine' if machines == 1 else 'machines'}, but by "
+                f"{number} processes were started on {counted(machines, 'machine')}, but by "
                 f"the Trainer's settings there would be {runner.world_size}: add --trainer.devices "
                 f"{number // machines} --trainer.num_nodes {machines} --trainer.strategy ddp."
             )

@@ -19,6 +19,7 @@ from fm_bench.data.duplicates import look_alikes
 from fm_bench.data.images import LEFT_OUT
 from fm_bench.data.neighbours import codes, unique_vectors
 from fm_bench.data.requests import Requests
+from fm_bench.wording import form
 
 SHOWN = 5
 """Examples of each finding."""
@@ -69,11 +70,6 @@ class Finding:
             "examples": self.examples[:SHOWN],
             "mended_by": self.mended_by,
         }
-
-
-def form(count: int, one: str, several: str) -> str:
-    """The words that agree with ``count``: ``1 picture is``, ``0 pictures are``."""
-    return one if count == 1 else several
 
 
 def unreadable(found: dict[str, list[str]], on_error: str) -> list[Finding]:

@@ -14,6 +14,7 @@ from fm_bench.catalog import Dataset
 from fm_bench.data.images import StoredPictures
 from fm_bench.errors import UserError
 from fm_bench.files import cache_dir, digest, write_json
+from fm_bench.wording import counted
 
 
 def leave_out(dataset: Dataset, pictures: Iterable[str]) -> Path:
@@ -49,7 +50,7 @@ def mended(dataset: Dataset) -> Dataset:
         return dataset
     if not names:
         return dataset
-    note = f"{len(names):,} pictures are left out, as `fm-bench data validate --fix` listed"
+    note = f"{counted(len(names), 'picture is', 'pictures are')} left out, as `fm-bench data validate --fix` listed"
     left_out = replace(source, digest=source.contents, left_out=source.left_out | names)
     return dataset._replace(source=left_out, notes=(*dataset.notes, note))
 

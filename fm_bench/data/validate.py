@@ -23,6 +23,7 @@ from fm_bench.data.mending import leave_out
 from fm_bench.data.parquet import ParquetSource, parquet_contents
 from fm_bench.data.readers.common import OnError, groups
 from fm_bench.errors import printable
+from fm_bench.wording import counted, form
 
 NEAR_EMPTY = 5
 """A value with fewer images in a split is reported: a score over them says nothing."""
@@ -177,12 +178,12 @@ def _near_empty(catalog: Catalog) -> list[Report]:
 def print_report(report: Report, console: Console) -> None:
     """Shows a report of ``info`` or ``validate``."""
     counts = ", ".join(f"{part['images']:,} {name}" for name, part in report["splits"].items())
-    images, items = _counted(report["images"], "image"), _counted(report["items"], "item")
+    images, items = counted(report["images"], "image"), counted(report["items"], "item")
     console.print(f"{images} of {items}: {counts}", highlight=False)
     street = report["domains"]["street"]
-    are = checks.form(street, "image is a street photo", "images are street photos")
+    are = form(street, "image is a street photo", "images are street photos")
     console.print(
-        _counted(report["label_vectors"], "different label vector") + (f"; {street:,} {are}" if street else ""),
+        counted(report["label_vectors"], "different label vector") + (f"; {street:,} {are}" if street else ""),
         highlight=False,
     )
     table = Table("attribute", "values", "labelled", "missing", "most common", "rarest")
@@ -196,7 +197,7 @@ def print_report(report: Report, console: Console) -> None:
     for note in report["notes"]:
         console.print(f"· {_plain(note)}", highlight=False)
     for (name, split), count in Counter((entry["attribute"], entry["split"]) for entry in report["near_empty"]).items():
-        have = checks.form(count, "value has", "values have")
+        have = form(count, "value has", "values have")
         console.print(f"· {_plain(name)}: {count} {have} fewer than {NEAR_EMPTY} {split} images", highlight=False)
     if "problems" in report:
         _print_verdict(report, console)
@@ -212,7 +213,7 @@ def _print_verdict(report: Report, console: Console) -> None:
         console.print(table)
     if fixed := report["fixed"]:
         count = fixed["pictures"]
-        are, them = checks.form(count, "picture is", "pictures are"), checks.form(count, "it", "them")
+        are, them = form(count, "picture is", "pictures are"), form(count, "it", "them")
         console.print(
             f"{count:,} {are} listed in {_plain(fixed['list'])}: commands with --data.on_error skip leave {them} out",
             highlight=False,
@@ -223,10 +224,6 @@ def _print_verdict(report: Report, console: Console) -> None:
         unreadable = report["unreadable"]["images"]
         text = f"all but {unreadable:,} of the" if unreadable else "every one of the"
         console.print(f"{text} {report['images']:,} pictures can be read; no problem found", style="green")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {checks.form(count, noun, f'{noun}s')}"
 
 
 def _plain(text: str) -> str:

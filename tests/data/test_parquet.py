@@ -90,7 +90,7 @@ def test_fix_lists_pictures_of_parquet_files(tmp_path, capsys):
     assert main([*given, "--data.on_error", "skip"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [(finding["check"], finding["examples"]) for finding in report["findings"]] == [("left out", [name])]
-    assert report["notes"][-1].startswith("1 pictures are left out")
+    assert report["notes"][-1].startswith("1 picture is left out")
     assert {path: path.read_bytes() for path in root.rglob("*.parquet")} == before
 
 

@@ -78,7 +78,7 @@ def test_labels_that_contradict_each_other_are_missing(copy):
         file.write("7 2 54\n7 2 54\n")
     data = read(copy)
     assert data.catalog.labels[7, 2] == -1
-    assert any("1 labels are given twice" in note for note in data.notes)
+    assert any("1 label is given twice" in note for note in data.notes)
 
 
 def test_where_the_lists_are(fake, tmp_path):

@@ -59,7 +59,7 @@ def test_coarse_labels_are_those_of_the_lists(root):
     assert [Split(s).name.lower() for s in catalog.split] == [status[i % 8] for i in kept]
     np.testing.assert_allclose(catalog.box[0], [3 / 30, 10 / 40, 21 / 30, 30 / 40])
     assert len(np.unique(catalog.item)) == 270  # a folder is no item
-    assert any("30 images with several values of one attribute are left out" in note for note in data.notes)
+    assert any("30 images with several values of one attribute: left out" in note for note in data.notes)
     assert data.source.read(catalog.image[0], (40, 32)).shape == (40, 32, 3)
 
 
@@ -67,7 +67,7 @@ def test_several_values_count_for_the_attributes_that_are_used(root):
     assert len(read(root, attributes="category,shape").catalog) == 300
     data = read(root, attributes=["texture"], multiple="missing")
     assert [i for i, value in enumerate(values(data.catalog, "texture")) if value is None] == list(range(0, 300, 10))
-    assert any("30 images with several values" in note and "stay" in note for note in data.notes)
+    assert any("30 images with several values" in note and "kept" in note for note in data.notes)
 
 
 def test_styles_with_spaces_several_or_none(root):
@@ -92,6 +92,11 @@ def test_every_group_and_none_that_does_not_exist(root):
         read(root, attributes="textur")
     with pytest.raises(UserError, match=r"'sleeves' is not in the fine annotations .*choose among sleeve"):
         read(root, annotations="fine", attributes="sleeves")
+
+
+def test_an_empty_folder_hides_no_pictures(root, copy):
+    (copy / "Img/img").mkdir(parents=True)
+    assert np.array_equal(read(copy).catalog.labels, read(root).catalog.labels)
 
 
 def test_folders_may_be_called_otherwise_and_lists_be_in_another_order(root, copy):
@@ -155,7 +160,7 @@ def test_boxes_beyond_or_without_a_picture(copy):
     (copy / "img/Striped_Pleated-Front_Blouse_0/img_00000004.jpg").unlink()
     data = read(copy)
     np.testing.assert_allclose(data.catalog.box[:3], [[0, 0.25, 0.7, 1], [0, 0, 1, 1], [0, 0, 1, 1]])
-    for said in ("1 pictures are missing", "1 boxes reach beyond", "1 boxes are empty"):
+    for said in ("1 picture is missing", "1 box reaches beyond", "1 box is empty"):
         assert any(said in note for note in data.notes)
 
 
@@ -165,7 +170,7 @@ def test_files_that_are_the_same_are_one_item(copy):
     data = read(copy)
     assert data.catalog.item[0] == data.catalog.item[1]
     assert len(np.unique(data.catalog.item)) == 269
-    assert any("2 images are byte-identical to another one, in 1 groups" in note for note in data.notes)
+    assert any("2 images are byte-identical to another one, in 1 group" in note for note in data.notes)
 
 
 def test_links_out_of_the_folder(copy, tmp_path_factory):

@@ -286,7 +286,7 @@ def test_c2s_with_less_than_everything(pairs):
     listed = pairs / "Anno/list_bbox_consumer2shop.txt"
     edit(listed, "comsumer_01.jpg    1    2", "comsumer_01.jpg    1    1")
     data = ConsumerToShopReader(str(pairs), min_count=1).read()
-    assert any("source_type contradicts the pairs for 1 images" in note for note in data.notes)
+    assert any("source_type contradicts the pairs for 1 image:" in note for note in data.notes)
     assert data.catalog.domain[0] == Domain.STREET
     edit(pairs / "Anno/list_attr_items.txt", "id_00000001", "id_99999999")
     colours = values(

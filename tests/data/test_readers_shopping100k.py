@@ -97,7 +97,7 @@ def test_pictures_in_both_lists_stay_and_are_told(copy):
     data = read(copy)
     assert data.catalog.item[150] == data.catalog.item[0]
     assert data.catalog.split[150] == Split.TEST != data.catalog.split[0]
-    assert "1 pictures are in both lists, byte for byte, and stay there" in data.notes
+    assert "1 picture is in both lists, byte for byte: kept in both" in data.notes
 
 
 def test_two_changes_in_ascending_order(fake, folder):
@@ -235,7 +235,7 @@ def test_what_fix_lists_of_a_sample_is_left_out_of_that_sample(copy, tmp_path, m
         capsys.readouterr()
         assert main(["data", "info", *given, *options, "--data.on_error", "skip", "--json"]) == 0
         notes = json.loads(capsys.readouterr().out)["notes"]
-        assert len([note for note in notes if "are left out, as" in note]) == count
+        assert len([note for note in notes if "left out, as" in note]) == count
     assert main(["data", "validate", *given, "--fix"]) == 0
     config = configure("random", "shopping100k", "smoke", "common", 0, [*given[1:3], *about, "--data.on_error", "skip"])
     source = config.read().source  # now of both lists

@@ -260,7 +260,7 @@ def test_empty_or_unknown_splits(root, names, found):
         (b'path,colour\nimg/0000.jpg,a\nimg/0001.jpg,"b\nimg/0002.jpg,a\n', "row 2 opens a quote that is never closed"),
         (b"path," + b"c" * 200_000 + b"\nimg/0000.jpg,a\n", "is not a readable table .field larger"),
         (b"path,id\nimg/0000.jpg,1\nimg/0001.jpg,2\n", "no column of 2 to 64 distinct values beside path"),
-        (b"path,colour\nimg/0000.jpg,Red\n,Blue\n", "'path' of .* is empty in 1 rows .*row 2"),
+        (b"path,colour\nimg/0000.jpg,Red\n,Blue\n", "'path' of .* is empty in 1 row .*row 2"),
     ],
 )
 def test_damaged_table(root, content, found):

@@ -22,6 +22,7 @@ from fm_bench.data.images import FileSource
 from fm_bench.data.rooted import inside
 from fm_bench.errors import UserError
 from fm_bench.files import digest
+from fm_bench.wording import counted, form
 
 OnError = Literal["fail", "skip"]
 
@@ -128,7 +129,7 @@ def encode(
     kept: dict[str, tuple[list[str], NDArray[np.int16]]] = {}
     notes: list[str] = []
     contradicted = np.zeros(len(group), dtype=np.bool_)
-    least = _images(min_count)
+    least = counted(min_count, "image")
     for name, column in columns.items():
         values, codes = _codes(column)
         wrong = _contradicted(codes, group)
@@ -143,7 +144,10 @@ def encode(
         kept[name] = _only_frequent(values, codes, frequent)
         if rare := int((~frequent).sum()):
             lost = int((codes >= 0).sum() - (kept[name][1] >= 0).sum())
-            notes.append(f"{name}: {rare} values on fewer than {least} ({lost:,} labels) count as missing")
+            notes.append(
+                f"{name}: {counted(rare, 'value')} on fewer than {least} ({counted(lost, 'label')}) "
+                f"{form(rare, 'counts', 'count')} as missing"
+            )
     if not kept:
         raise UserError(
             f"no attribute of {where} has two values on at least {least} each: "
@@ -151,19 +155,16 @@ def encode(
         )
     if contradicted.any():
         count = len(np.unique(group[contradicted]))
-        notes.append(f"{count:,} groups of identical pictures contradict themselves: those labels count as missing")
+        groups = counted(count, "group of identical pictures", "groups of identical pictures")
+        notes.append(f"labels that contradict each other count as missing, in {groups}")
     schema = AttributeSchema.from_dict({name: values for name, (values, _) in kept.items()})
     return Encoded(schema, np.stack([codes for _, codes in kept.values()], axis=1), tuple(notes))
-
-
-def _images(count: int) -> str:
-    return f"{count} image" if count == 1 else f"{count} images"
 
 
 def _check_chosen(name: str, values: int, min_count: int, where: str) -> None:
     if not values:
         raise UserError(
-            f"attribute {name!r} of {where} has no value on at least {_images(min_count)}: "
+            f"attribute {name!r} of {where} has no value on at least {counted(min_count, 'image')}: "
             "lower --data.min_count or leave it out."
         )
     if values > _MAX_VALUES:
@@ -262,7 +263,9 @@ def duplicates(same: NDArray[np.int64]) -> list[str]:
     shared = count > 1
     if not shared.any():
         return []
-    return [f"{count[shared].sum():,} images are byte-identical to another one, in {shared.sum():,} groups"]
+    return [
+        f"{count[shared].sum():,} images are byte-identical to another one, in {counted(int(shared.sum()), 'group')}"
+    ]
 
 
 def file_source(root: Path, image: NDArray[np.str_], content: NDArray[np.bytes_]) -> FileSource:

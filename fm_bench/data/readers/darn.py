@@ -29,6 +29,7 @@ from fm_bench.data.readers.common import OnError, below, check_inside, duplicate
 from fm_bench.data.readers.lists import Rows, paths, read_rows
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 ATTRIBUTES = {
     "category": 20,
@@ -102,11 +103,14 @@ class DarnReader:
         check_splits(catalog, str(root))
         notes = ["the files do not tell street photos from shop photos: all count as shop photos", *duplicates(item)]
         if contradicted:
-            notes.append(f"{contradicted:,} labels are given twice with other values and count as missing")
+            labels_are = counted(contradicted, "label is", "labels are")
+            notes.append(f"{labels_are} given twice with other values, which counts as missing")
         if unlabelled := int((labels == MISSING).all(axis=1).sum()):
-            notes.append(f"{unlabelled:,} listed pictures have no label")
+            notes.append(f"{counted(unlabelled, 'listed picture has', 'listed pictures have')} no label")
         if len(queries):
-            notes.append(f"{len(queries):,} test pictures are asked about and never searched")
+            notes.append(
+                f"{counted(len(queries), 'test picture is', 'test pictures are')} asked about and never searched"
+            )
         return Dataset(catalog, file_source(root, image, content), tuple(notes), queries=queries)
 
 

@@ -53,6 +53,7 @@ from fm_bench.data.readers.deepfashion_fine import read_fine
 from fm_bench.data.readers.lists import aligned, codes, columns, distinct, read_rows, read_signs, strings
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 GROUPS = {"texture": 1, "fabric": 2, "shape": 3, "part": 4, "style": 5}
 """Types of the coarse attributes, each of which is an attribute of many values here."""
@@ -109,11 +110,14 @@ class DeepFashionReader:
         return self._dataset(root, found)
 
     def _dataset(self, root: Path, found: Annotated) -> Dataset:
-        notes = [f"{len(found.image):,} images have {self.annotations} annotations", *found.notes]
+        notes = [
+            f"{counted(len(found.image), 'image has', 'images have')} {self.annotations} annotations",
+            *found.notes,
+        ]
         rows = np.arange(len(found.image))
         if count := int(found.several.sum()):
-            left = "are left out" if self.multiple == "drop" else "stay without that label"
-            notes.append(f"{count:,} images with several values of one attribute {left}")
+            left = "left out" if self.multiple == "drop" else "kept without that label"
+            notes.append(f"{counted(count, 'image')} with several values of one attribute: {left}")
         if self.multiple == "drop":
             rows = np.flatnonzero(~found.several)
             if not len(rows):

@@ -54,6 +54,7 @@ from fm_bench.data.readers.deepfashion_files import (
 )
 from fm_bench.data.readers.lists import Rows, codes, columns, places, read_rows, read_signs, strings
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 STATUS = ("train", "val", "test")
 """In the order of ``Split``."""
@@ -125,7 +126,8 @@ class ConsumerToShopReader:
         box, told = (None, []) if listed is None else boxes(folder, image, listed.pixels)
         catalog = Catalog(encoded.schema, image, encoded.labels, item[row], split[row].astype(np.int8), domain, box)
         check_splits(catalog, str(root))
-        notes = [f"{len(rows.text):,} pairs of {len(image):,} images", *notes, *without_boxes(listed), *told]
+        pairs = f"{counted(len(rows.text), 'pair')} of {counted(len(image), 'image')}"
+        notes = [pairs, *notes, *without_boxes(listed), *told]
         notes += _otherwise(domain, listed)
         notes += [*encoded.notes, *duplicates(same)]
         return Dataset(catalog, file_source(folder, image, content), tuple(notes))
@@ -159,7 +161,7 @@ def _otherwise(domain: NDArray[np.int8], listed: Listed | None) -> list[str]:
     shop = np.asarray(pc.equal(listed.types["source_type"], SOURCES[0]).fill_null(False)) & (domain == Domain.STREET)
     street = np.asarray(pc.equal(listed.types["source_type"], SOURCES[1]).fill_null(False)) & (domain == Domain.SHOP)
     count = int((shop | street).sum())
-    return [f"source_type contradicts the pairs for {count:,} images: the pairs are followed"] if count else []
+    return [f"source_type contradicts the pairs for {counted(count, 'image')}: the pairs are followed"] if count else []
 
 
 def _columns(
@@ -185,8 +187,8 @@ def _columns(
         values = [names[i] for i in group]
         known.setdefault(type_name, text(values, np.where(place < 0, -1, code[place])))
         several |= (place >= 0) & many[place]
-    notes = [f"{several.sum():,} images have several values of one attribute, which counts as missing"]
-    return known, notes if several.any() else []
+    have = counted(int(several.sum()), "image has", "images have")
+    return known, [f"{have} several values of one attribute, which counts as missing"] if several.any() else []
 
 
 def _english(name: str) -> str:

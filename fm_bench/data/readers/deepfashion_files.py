@@ -19,6 +19,7 @@ from fm_bench.data import downloads
 from fm_bench.data.contents import picture_frames
 from fm_bench.data.readers.lists import Rows, codes, columns, integers, places, read_rows
 from fm_bench.errors import UserError
+from fm_bench.wording import counted
 
 CORNERS = ("x_1", "y_1", "x_2", "y_2")
 """Columns of a box, in pixels."""
@@ -73,7 +74,7 @@ def need(root: Path, reader: str, *places: str) -> Path:
 def pictures(root: Path) -> Path:
     """The folder that the paths of lists start from. Raises UserError if no picture was unpacked."""
     for folder in (root / "Img", root):
-        if (folder / "img").is_dir():
+        if (folder / "img").is_dir() and any((folder / "img").iterdir()):  # unpacking may have left it empty
             return folder
     raise UserError(f"{root} has no folder img/ or Img/img/ with the pictures: unpack img.zip there.")
 
@@ -160,12 +161,13 @@ def boxes(folder: Path, image: NDArray[np.str_], pixels: NDArray[np.int64]) -> t
     empty = ~unread & ((box[:, 2:] <= box[:, :2]).any(axis=1))
     box[unread | empty] = (0, 0, 1, 1)
     box = _turned(box, orientation)
-    told = {
-        "pictures are missing or cannot be read": unread,
-        "boxes reach beyond their picture and are cut to it": beyond,
-        "boxes are empty or not listed: the whole picture stands in": empty,
-    }
-    return box.astype(np.float32), [f"{which.sum():,} {what}" for what, which in told.items() if which.any()]
+    told = (
+        (unread, "picture is", "pictures are", "missing, or cannot be read"),
+        (beyond, "box reaches", "boxes reach", "beyond the picture: cut to it"),
+        (empty, "box is", "boxes are", "empty or not listed: the whole picture stands in"),
+    )
+    notes = [f"{counted(int(which.sum()), one, several)} {what}" for which, one, several, what in told if which.any()]
+    return box.astype(np.float32), notes
 
 
 def _turned(box: NDArray[np.float64], orientation: NDArray[np.int32]) -> NDArray[np.float64]:

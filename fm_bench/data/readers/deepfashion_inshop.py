@@ -56,6 +56,7 @@ from fm_bench.data.readers.lists import codes, columns, distinct, places, read_r
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 DEFAULT = ("gender", "category", "colour", "clothes_type")
 
@@ -157,7 +158,7 @@ def _alone(item: NDArray[np.int64], status: NDArray[np.int64]) -> list[str]:
     """A note on queries whose item is not in the gallery."""
     asked, searched = item[status == STATUS.index("query")], item[status == STATUS.index("gallery")]
     count = int((~np.isin(asked, searched)).sum())
-    return [f"{count:,} queries are of items that are not in the gallery"] if count else []
+    return [f"{counted(count, 'query is', 'queries are')} of items that are not in the gallery"] if count else []
 
 
 def _attribute_file(root: Path, name: str) -> Path | None:

@@ -40,6 +40,7 @@ from fm_bench.data.readers.common import (
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 CATEGORIES = ("dress", "shirt", "toptee")
 CATEGORY = "category"
@@ -112,7 +113,9 @@ class FashionIqReader:
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain)
         check_splits(catalog, str(root))
         notes += [
-            f"{name}: {crowded[name]:,} images have several tags and so no label" for name in columns if name in crowded
+            f"{name}: {counted(crowded[name], 'image has', 'images have')} several tags and so no label"
+            for name in columns
+            if name in crowded
         ]
         notes += [*encoded.notes, *duplicates(item), "the captions are not used"]
         return Dataset(catalog, file_source(root, image, content), tuple(notes))

@@ -49,6 +49,7 @@ from fm_bench.data.readers.fashion_product_parquet import last_of_each, parquet_
 from fm_bench.data.sniff import HEAD, impostor, read_table_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import digest, user_path
+from fm_bench.wording import counted, form
 
 COLUMNS = {
     "gender": "gender",
@@ -141,12 +142,16 @@ class FashionProductReader:
                 raise UserError(f"{root} has no column for {name!r}: choose among {nearest(name, table.columns)}.")
         topwear = np.asarray(pc.fill_null(pc.equal(table.columns[PART], "Topwear"), False))
         if not topwear.any():
-            raise UserError(f"{root} lists {len(topwear):,} items but none of subCategory Topwear: pass all files.")
-        notes = [f"{topwear.sum():,} of {len(topwear):,} items are topwear"]
+            raise UserError(
+                f"{root} lists {counted(len(topwear), 'item')} but none of subCategory Topwear: pass all files."
+            )
+        notes = [_share(int(topwear.sum()), len(topwear))]
         if "id" in table.columns:
             last = last_of_each(table.columns["id"])
             if repeated := int((topwear & ~last).sum()):
-                notes.append(f"{repeated:,} rows repeat the id of a later one, which replaces them")
+                notes.append(
+                    f"{counted(repeated, 'row repeats', 'rows repeat')} the id of a later one, which is taken instead"
+                )
             topwear &= last
         columns = {name: table.columns[name].filter(pa.array(topwear)) for name in wanted}
         keep, dropped = _complete(columns, root)
@@ -198,7 +203,8 @@ class FashionProductReader:
         read = [(row, found) for row, found in zip(rows, details, strict=True) if not isinstance(found, str)]
         known = Counter(key for _, found in read for key in found)
         check_attributes(wanted, [*COLUMNS, *known], str(root))
-        notes = [f"{len(failed):,} items are left out because their JSON file cannot be read"] if failed else []
+        are = counted(len(failed), "item is", "items are")
+        notes = [f"{are} left out because the JSON file cannot be read"] if failed else []
         return [{**{name: found[name] for name in wanted if name in found}, **row} for row, found in read], notes
 
 
@@ -243,16 +249,21 @@ def _rows(root: Path) -> list[Row]:
     return rows
 
 
+def _share(topwear: int, items: int) -> str:
+    return f"{topwear:,} of {counted(items, 'item')} {form(topwear, 'is', 'are')} topwear"
+
+
 def _topwear(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
     parts = Counter(row[PART] for row in rows)
     topwear = list({row["id"]: row for row in rows if row[PART] == "Topwear"}.values())
     if not topwear:
         raise UserError(
-            f"{root / 'styles.csv'} lists {len(rows):,} items but none of subCategory Topwear: pass the complete table."
+            f"{root / 'styles.csv'} lists {counted(len(rows), 'item')} but none of subCategory Topwear: "
+            "pass the complete table."
         )
-    notes = [f"{len(topwear):,} of {len(rows):,} items are topwear"]
+    notes = [_share(len(topwear), len(rows))]
     if repeated := parts["Topwear"] - len(topwear):
-        notes.append(f"{repeated:,} lines repeat the id of an earlier one, which they replace")
+        notes.append(f"{counted(repeated, 'line repeats', 'lines repeat')} the id of an earlier one, which is replaced")
     return topwear, notes
 
 

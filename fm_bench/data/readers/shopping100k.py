@@ -33,6 +33,7 @@ from fm_bench.data.readers.common import (
 from fm_bench.data.readers.table import TableReader
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 ATTRIBUTES = {
     "category": 16,
@@ -172,7 +173,8 @@ def _schema(sizes: tuple[int, ...]) -> AttributeSchema:
 
 def _across(item: NDArray[np.int64], train: int) -> list[str]:
     shared = np.intersect1d(item[:train], item[train:])
-    return [f"{len(shared):,} pictures are in both lists, byte for byte, and stay there"] if len(shared) else []
+    are = counted(len(shared), "picture is", "pictures are")
+    return [f"{are} in both lists, byte for byte: kept in both"] if len(shared) else []
 
 
 def _noted(asked: adde.Asked | None) -> list[str]:

@@ -34,6 +34,7 @@ from fm_bench.data.readers.common import (
 from fm_bench.data.sniff import read_table_bytes
 from fm_bench.errors import UserError
 from fm_bench.files import user_path
+from fm_bench.wording import counted
 
 MAX_DEFAULT_VALUES = 64
 """A column of at most this many distinct values, and at most half as many as rows, is an attribute by default."""
@@ -116,7 +117,7 @@ class TableReader:
         domain = np.full(len(image), Domain.SHOP, dtype=np.int8)
         catalog = Catalog(encoded.schema, image, encoded.labels, item, split, domain)
         check_splits(catalog, str(path))
-        notes = [f"{len(image):,} rows", *notes, *cut, *left_out, *encoded.notes, *duplicates(same)]
+        notes = [counted(len(image), "row"), *notes, *cut, *left_out, *encoded.notes, *duplicates(same)]
         return Dataset(catalog, file_source(root, image, content), tuple(notes))
 
     def _items(self, columns: dict[str, pa.Array], same: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
@@ -127,7 +128,8 @@ class TableReader:
         number = np.asarray(named, dtype=np.int64)
         nameless = number < 0
         number = np.where(nameless, same + int(number.max(initial=-1)) + 1, number)
-        return groups(number), [f"{nameless.sum():,} rows have no {self.item}"] if nameless.any() else []
+        rows = counted(int(nameless.sum()), "row has", "rows have")
+        return groups(number), [f"{rows} no {self.item}"] if nameless.any() else []
 
     def _splits(
         self, columns: dict[str, pa.Array], content: NDArray[np.bytes_], together: NDArray[np.int64], path: Path
@@ -141,7 +143,8 @@ class TableReader:
         if unknown:
             found, count = unknown.most_common(1)[0]
             raise UserError(
-                f"column {self.split!r} of {path} holds {found[:40]!r} in {count:,} rows: write train, val or test."
+                f"column {self.split!r} of {path} holds {found[:40]!r} in {counted(count, 'row')}: "
+                "write train, val or test."
             )
         split = np.array([SPLIT_NAMES[name.lower()] for name in given], dtype=np.int8)
         train = split == Split.TRAIN
@@ -189,7 +192,7 @@ def _paths(column: pa.Array, path: Path, name: str) -> NDArray[np.str_]:
     if column.null_count:
         row = int(np.flatnonzero(~np.asarray(column.is_valid()))[0]) + 1
         raise UserError(
-            f"column {name!r} of {path} is empty in {column.null_count:,} rows (first in row {row}): "
+            f"column {name!r} of {path} is empty in {counted(column.null_count, 'row')} (first in row {row}): "
             "fill or remove them."
         )
     return np.array(column.to_pylist(), dtype=np.str_)
