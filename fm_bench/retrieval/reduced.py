@@ -34,6 +34,9 @@ HUGE = 1e17
 NEVER = 1e38
 """A score that no image reaches."""
 
+_FOUR, _JOINED = 4, 8  # bfloat16 numbers in a word, and rows whose words are looked at together
+_SIGNS = np.uint64(0x8000800080008000).view(np.int64)
+
 _INEXACT = 1 + 2.0**-10  # lengths are computed in float32
 _ROUNDED = 2.0**-8 * 1.01  # a number is off by this much of what it was rounded to, at most
 
@@ -183,15 +186,15 @@ def above(queries: Queries, rows: slice | I64, block: Block, scores: F64, limit:
     error = queries.error(rows, block, scores)
     products = _products(queries.aim(rows, scores - error), block.columns)
     if products.device.type == "cpu":
-        near = _not_negative(products)
-        if limit is not None and np.count_nonzero(near) > limit:
+        places = _not_negative(products, limit)
+        if places is None:
             return None
-        row, column = _places(near, products.shape[1])
+        row, column = places
     else:
-        places = (products >= 0).nonzero()
-        if limit is not None and len(places) > limit:
+        found = (products >= 0).nonzero()
+        if limit is not None and len(found) > limit:
             return None
-        row, column = places.T.cpu().numpy()
+        row, column = found.T.cpu().numpy()
     value = _float64(products[torch.from_numpy(row), torch.from_numpy(column)])
     most = value + np.abs(value) * _ROUNDED  # the products were raised by the error
     either = 2 * (error[row] + np.abs(value) * _ROUNDED + queries.rounded.outside[rows][row] * block.outside[column])
@@ -273,23 +276,28 @@ def _terms(values: Tensor) -> Tensor:
     return torch.stack(parts, dim=1)
 
 
-def _not_negative(products: Tensor) -> NDArray[np.bool_]:
-    """Which entries of bfloat16 ``(r, n)`` are not negative, in a row, padded with False to a multiple of eight.
+def _not_negative(products: Tensor, limit: int | None) -> tuple[I64, I64] | None:
+    """Row and column, by row, of the few entries of bfloat16 ``(r, n)`` that are not negative; None beyond ``limit``.
 
-    That is the sign bit, and as integers it is compared much faster.
+    That is the sign bit, of which each word holds four. The words of several rows are joined first, since few rows have
+    an entry in any of them.
     """
-    bits = products.view(-1).view(torch.int16).numpy()
-    near = np.zeros(len(bits) + -len(bits) % 8, bool)
-    np.greater_equal(bits, 0, out=near[: len(bits)])
-    return near
-
-
-def _places(near: NDArray[np.bool_], columns: int) -> tuple[I64, I64]:
-    """Row and column of the few true entries, by row."""
-    words = np.flatnonzero(near.view(np.uint64))  # eight at a time
-    word, inside = np.nonzero(near.reshape(-1, 8)[words])
-    row, column = np.divmod(words[word] * 8 + inside, columns)
-    return row, column
+    rows, columns = products.shape
+    odd = -columns % _FOUR, -rows % _JOINED
+    if any(odd):
+        products = torch.nn.functional.pad(products, (0, odd[0], 0, odd[1]), value=-1.0)
+    words = products.view(torch.int64).numpy().reshape(-1, _JOINED, products.shape[1] // _FOUR)
+    negative = np.bitwise_and.reduce(words, axis=1) & _SIGNS
+    group, word = np.divmod(np.flatnonzero(negative != _SIGNS), words.shape[2])
+    if limit is not None and len(group) > limit:
+        return None
+    found = np.flatnonzero(words[group, :, word].view(np.int16) >= 0)
+    if limit is not None and len(found) > limit:
+        return None
+    at, inside = np.divmod(found, _FOUR * _JOINED)
+    row, column = group[at] * _JOINED + inside // _FOUR, word[at] * _FOUR + inside % _FOUR
+    order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
+    return row[order], column[order]
 
 
 def _float64(values: Tensor) -> NDArray[np.float64]:

@@ -144,8 +144,20 @@ def test_a_rounded_sum_of_three_holds_24_bits():
 
 def test_negative_zero_and_odd_sizes_are_placed():
     products = torch.tensor([[-1.0, 0.0, 2.0], [-0.0, -3.0, 1.0], [5.0, -1.0, -2.0]], dtype=torch.bfloat16)
-    row, column = reduced._places(reduced._not_negative(products), 3)
+    row, column = reduced._not_negative(products, None)
     assert list(zip(row.tolist(), column.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2), (2, 0)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (8, 4), (16, 64), (300, 31)])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_all_that_is_not_negative_is_found_by_row(shape, share):
+    generator = torch.Generator().manual_seed(0)
+    products = torch.where(torch.rand(shape, generator=generator) < share, 1.0, -1.0).bfloat16()
+    there = products.float().numpy() > 0
+    row, column = reduced._not_negative(products, there.sum())
+    assert (np.diff(row) >= 0).all()
+    assert sorted(zip(row, column, strict=True)) == list(zip(*there.nonzero(), strict=True))
+    assert not there.any() or reduced._not_negative(products, there.sum() - 1) is None
 
 
 def test_sorted_galleries_do_not_fill_the_list():
