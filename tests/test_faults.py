@@ -77,7 +77,7 @@ FAULTS = {
 }
 DEATHS = {
     "killed in embedding": (1, StoreWriter, "write", always(die)),
-    "killed in search": (0, ExactIndex, "search", always(die)),
+    "killed in search": (0, ExactIndex, "search_counting", always(die)),
 }
 
 

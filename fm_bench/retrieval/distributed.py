@@ -70,7 +70,11 @@ class DistributedIndex:
         exclude: NDArray[np.int64] | None = None,
         query_keys: NDArray[np.integer[Any]] | None = None,
     ) -> tuple[Ranking, I64]:
-        """``search`` and ``count_before`` in one; see ``Counter.search_counting``."""
+        """``search`` and ``count_before`` in one; see ``Counter.search_counting``.
+
+        Raises:
+            UserError: on every process, if the search failed on any.
+        """
         place = distances, numbers, limit
         with agreed("searching the gallery"):
             own, count = self._own.search_counting(queries, k, *place, exclude=exclude, query_keys=query_keys)

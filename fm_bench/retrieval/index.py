@@ -149,25 +149,38 @@ class ExactIndex(Gallery):
         count = np.zeros(len(queries), np.int64)
         for p in blocks(len(queries) if len(self) else 0, self._at_once):
             place = distances[p], numbers[p], ties.part(p), exclude[p], limit
-            watch = scan.Watch(self, queries[p], *place) if (distances[p] >= 0).any() else None
+            left = distances[p] >= 0
+            watch = scan.Watch(self, queries[p], *place) if left.any() and _scans(len(queries[p])) else None
             some = self._search(queries[p], k, exclude[p], ties.part(p), watch)
             for whole, found in zip(ranking, some, strict=True):
                 whole[p] = found
             if watch is not None:
-                count[p] = watch.counted() if watch.complete else self._count_after(some, queries[p], *place)
+                count[p], left = watch.counted(), watch.left
+            if (rows := np.flatnonzero(left)).size:
+                count[p][rows] = self._count_after(some, rows, queries[p], *place)
         return ranking, count
 
     def _count_after(
-        self, found: Ranking, queries: F32, distances: F64, numbers: U64, ties: TieOrder, exclude: I64, limit: int
+        self,
+        found: Ranking,
+        rows: I64,
+        queries: F32,
+        distances: F64,
+        numbers: U64,
+        ties: TieOrder,
+        exclude: I64,
+        limit: int,
     ) -> I64:
-        """``count_before`` where the nearest images were ``found``: the gallery is asked about farther places alone."""
-        place, rows = distances[:, None], np.arange(len(queries))[:, None]
-        earlier = ties(rows, np.maximum(found.ids, 0)) < numbers[:, None]
-        listed = (found.distances < place) | ((found.distances == place) & earlier)
-        count = listed.sum(axis=1, dtype=np.int64)
-        beyond = np.flatnonzero((distances >= found.distances[:, -1]) & (distances >= 0))
-        if len(beyond):
-            asked = queries[beyond], distances[beyond], numbers[beyond], ties.part(beyond), exclude[beyond]
+        """``count_before`` of queries ``rows (r,)``, where the nearest images of all of them were ``found``.
+
+        The gallery is asked about places beyond these alone.
+        """
+        ids, near, place = found.ids[rows], found.distances[rows], distances[rows, None]
+        earlier = ties(rows[:, None], np.maximum(ids, 0)) < numbers[rows, None]
+        count = ((near < place) | ((near == place) & earlier)).sum(axis=1, dtype=np.int64)
+        beyond = distances[rows] >= near[:, -1]
+        if len(far := rows[beyond]):
+            asked = queries[far], distances[far], numbers[far], ties.part(far), exclude[far]
             count[beyond] = self.count_before(*asked, limit)
         return np.asarray(count)
 
@@ -209,7 +222,7 @@ class ExactIndex(Gallery):
 
     def _search(self, queries: F32, k: int, exclude: I64, ties: TieOrder, watch: scan.Watch | None) -> Ranking:
         wanted = min(k, len(self))
-        if len(queries) >= _MANY and reduced.supported() and _gpus() < 2:
+        if _scans(len(queries)):
             return _pad(self._search_reduced(queries, wanted, exclude, ties, watch), k)
         centred, norms = self.centred(queries)
         ids, bound = self._candidates(centred, min(len(self), wanted + max(_MARGIN, wanted // 8)))
@@ -247,8 +260,8 @@ class ExactIndex(Gallery):
             if not len(left) or (scanned.basis is None and not crowded):
                 break
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        others = image != exclude[row]
-        row, image = row[others], image[others]
+        kept = scan.others(exclude, row, image)
+        row, image = row[kept], image[kept]
         distances = exact(queries, self.gallery, row, image)
         ranking = first_k_of_pairs(len(queries), row, image, distances, ties(row, image), k)
         if len(left):
@@ -297,6 +310,11 @@ def _pad(ranking: Ranking, k: int) -> Ranking:
         distances = np.pad(distances, ((0, 0), (0, short)), constant_values=np.inf)
         tied = np.zeros(len(ids), bool)
     return Ranking(ids, distances, tied)
+
+
+def _scans(queries: int) -> bool:
+    """Whether so many queries are searched by a scan in bfloat16."""
+    return queries >= _MANY and reduced.supported() and _gpus() < 2
 
 
 def _gpus() -> int:

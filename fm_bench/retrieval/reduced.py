@@ -38,7 +38,8 @@ _FOUR, _JOINED = 4, 8  # bfloat16 numbers in a word, and rows whose words are lo
 _SIGNS = np.uint64(0x8000800080008000).view(np.int64)
 
 _INEXACT = 1 + 2.0**-10  # lengths are computed in float32
-_ROUNDED = 2.0**-8 * 1.01  # a number is off by this much of what it was rounded to, at most
+ROUNDED = 2.0**-8 * 1.01
+"""A number is off by this much of what it was rounded to, at most."""
 
 
 _apart_from_gpus = False
@@ -196,8 +197,8 @@ def above(queries: Queries, rows: slice | I64, block: Block, scores: F64, limit:
             return None
         row, column = found.T.cpu().numpy()
     value = _float64(products[torch.from_numpy(row), torch.from_numpy(column)])
-    most = value + np.abs(value) * _ROUNDED  # the products were raised by the error
-    either = 2 * (error[row] + np.abs(value) * _ROUNDED + queries.rounded.outside[rows][row] * block.outside[column])
+    most = value + np.abs(value) * ROUNDED  # the products were raised by the error
+    either = 2 * (error[row] + np.abs(value) * ROUNDED + queries.rounded.outside[rows][row] * block.outside[column])
     return Above(row, column + block.start, most - either, most)
 
 
@@ -209,7 +210,7 @@ def bounds(queries: Queries, rows: slice, block: Block) -> tuple[F64, F64]:
         queries.error(rows, block, zero)[:, None],
     )
     outside = queries.rounded.outside[rows, None] * block.outside
-    error = error + np.abs(value) * _ROUNDED
+    error = error + np.abs(value) * ROUNDED
     return value - error - 2 * outside, value + error
 
 

@@ -160,12 +160,16 @@ class Watch:
         asked, norms = distances >= 0, index.centred(queries)[1]
         self._margin = slack(norms, distances.clip(0), index.dim, 53)
         scores = (np.square(norms) - distances) / 2 - self._margin
-        self.far = bool((distances > reduced.HUGE**2).any())
-        """Whether places lie too far for bfloat16; then nothing is counted."""
-        self.complete = False
-        """Whether the whole gallery was compared, so that the counts are of use; set by whoever searches."""
-        self.scores = np.where(asked & (not self.far), scores, reduced.NEVER)
+        self.left = distances > reduced.HUGE**2  # too far for bfloat16
+        """``(R,)`` queries that are not counted here, or no longer: their counts are of no use."""
+        self.scores = np.where(asked & ~self.left, scores, reduced.NEVER)
         """``(R,)`` what must be seen: images whose scores are above."""
+
+    def leave(self, some: slice, which: NDArray[np.bool_]) -> None:
+        """Lets go of those queries of ``some`` that are not counted yet to their end, where ``which (r,)`` says so."""
+        which = which & (self.scores[some] != reduced.NEVER)
+        self.left[some] |= which
+        self.scores[some][which] = reduced.NEVER
 
     def take(self, some: slice, found: reduced.Above, scores: F64) -> None:
         """Counts what was found above ``scores (r,)`` of queries ``some``, all of them at most ``self.scores``."""
@@ -177,7 +181,7 @@ class Watch:
         self.scores[some][~self._counter.open[some]] = reduced.NEVER
 
     def counted(self) -> I64:
-        """``(R,)`` as ``Counter.count_before`` gives it."""
+        """``(R,)`` as ``Counter.count_before`` gives it, but for queries that were left."""
         self._counter.settle()
         return self._counter.count[:, 0]
 
@@ -232,6 +236,8 @@ class _Counter:
             row, image = (np.concatenate(parts) for parts in zip(*self.undecided, strict=True))
             matters = self.open[row]
             row, image = row[matters], image[matters]
+            order = np.argsort(row, kind="stable")  # so that equal images of one query are looked at together
+            row, image = row[order], image[order]
             for few in blocks(len(row), 4 * _PAIRS):
                 closer = _before(self.index, self.queries, row[few], image[few], *self.place, self.ties)
                 self._add(row[few][closer], image[few][closer])

@@ -82,7 +82,7 @@ class Counter(Searcher, Protocol):
         exclude: NDArray[np.int64] | None = None,
         query_keys: NDArray[np.integer[Any]] | None = None,
     ) -> tuple[Ranking, I64]:
-        """What ``search`` and ``count_before`` give, in hardly more than the time of the search where that scans.
+        """What ``search`` and ``count_before`` give, often in hardly more than the time of the search.
 
         Args:
             queries: as in ``search``, like ``k``, ``exclude`` and ``query_keys``.
@@ -92,6 +92,9 @@ class Counter(Searcher, Protocol):
             limit: where counts may end.
             exclude: ``(R,)``.
             query_keys: ``(R,)``.
+
+        Returns:
+            The ranking, and ``(R,)`` counts; 0 where nothing was to be counted.
         """
         ...
 

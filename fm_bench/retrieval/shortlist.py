@@ -51,8 +51,6 @@ def shortlist(
     scan.begin(gallery.block(sample))
     for block in gallery.growing(_FIRST):
         scan.look_at(block)
-    if watch is not None:
-        watch.complete = not (scan.skipped or watch.far)
     return scan.result()
 
 
@@ -69,7 +67,6 @@ class _Scan:
         self.near = np.full((len(queries), k), np.inf)  # the smallest of what distances can be at most, so far
         self.bound = np.full(len(queries), np.inf)
         self.given_up = np.zeros(len(queries), bool)
-        self.skipped = False  # whether images were left out, because they were too large to be compared
         self.kept = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))  # query, image, least distance
         self.fresh: list[tuple[I64, I64, F64]] = []
         self.pairs = 0  # in `fresh`
@@ -89,8 +86,9 @@ class _Scan:
         if not self._overflows(block):
             for some in blocks(len(self.norms), _QUERIES):
                 self._compare(some, block)
-        else:
-            self.skipped = True
+        elif self.watch is not None:
+            everyone = slice(0, len(self.norms))
+            self.watch.leave(everyone, np.ones(len(self.norms), bool))
 
     def _overflows(self, block: reduced.Block) -> bool:
         """Whether numbers are too large for float32; then all queries are given up."""
@@ -117,9 +115,15 @@ class _Scan:
             self._sort_out()
 
     def _above(self, some: slice, block: reduced.Block, scores: F64, limit: int | None) -> reduced.Above | None:
-        """What ``reduced.above`` finds, after what is counted has been taken from it."""
+        """What ``reduced.above`` finds, after what is counted has been taken from it.
+
+        One product answers both questions, the more roughly the farther apart the two thresholds are: queries whose
+        place is so far that this would show are left to a count of their own.
+        """
         if self.watch is None:
             return reduced.above(self.queries, some, block, scores, limit)
+        apart = (scores - self.watch.scores[some]) * reduced.ROUNDED
+        self.watch.leave(some, (apart > self.queries.error(some, block, scores)) & ~self.given_up[some])
         lowest = np.minimum(scores, self.watch.scores[some])
         above = reduced.above(self.queries, some, block, lowest, limit)
         if above is None:

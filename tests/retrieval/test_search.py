@@ -298,6 +298,21 @@ def test_what_overflows_is_counted(way, monkeypatch):
         np.testing.assert_array_equal(ranking.ids, ids[:, :5])
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("length", [1e3, 1e18])  # where a place is much farther than others; where it overflows
+def test_one_huge_image_spoils_no_count(length, way, monkeypatch):
+    choose(way, monkeypatch)
+    gallery, queries = embeddings("plain")
+    gallery[3] *= np.float32(length)
+    ids, distances, _ = brute_force(gallery, queries, N)
+    rank = np.where(np.arange(R) % 2, N // 2, (ids == 3).argmax(axis=1))
+    index, rows = ExactIndex(gallery, block_bytes=900), np.arange(R)
+    place = distances[rows, rank], index.ties(rows)(rows, ids[rows, rank])
+    ranking, count = index.search_counting(queries, 5, *place, N)
+    np.testing.assert_array_equal(count, rank)
+    np.testing.assert_array_equal(ranking.ids, ids[:, :5])
+
+
 def test_places_too_far_for_bfloat16_are_counted_in_float32(monkeypatch):
     choose("bfloat16", monkeypatch)
     gallery, queries = embeddings("plain")
