@@ -61,7 +61,7 @@ class Remembered(ExactIndex):
     """Answers a question that was asked before without searching."""
 
     answers: dict[str, Any] = {}  # noqa: RUF012 - shared by the galleries of all rounds
-    asked: str | None = None  # while an answer is looked for, what is asked on the way is none of the evaluation's
+    busy = False  # while an answer is looked for, what is asked on the way is none of the evaluation's
 
     def search_counting(self, *args: Any, **kwargs: Any) -> Any:
         return self.answer("search", partial(super().search_counting, *args, **kwargs))
@@ -70,12 +70,12 @@ class Remembered(ExactIndex):
         return self.answer("count", partial(super().count_before, *args, **kwargs))
 
     def answer(self, name: str, work: Callable[[], Any]) -> Any:
-        if self.asked is not None:
+        if self.busy:
             return work()
         if name not in self.answers:
-            self.asked = name
+            self.busy = True
             self.answers[name] = work()
-            self.asked = None
+            self.busy = False
         return self.answers[name]
 
 
