@@ -132,6 +132,21 @@ def slack(query_norms: F64, distances: F64, dim: int, bits: int) -> F64:
     return gamma * np.square(2 * query_norms + np.sqrt(distances)) + underflow
 
 
+def threshold(query_norms: F64, distances: F64, dim: int) -> tuple[F64, F64]:
+    """Scores ``q·g − |g|²/2``, as float64 computes them, that every vector nearer than ``distances`` is above.
+
+    Args:
+        query_norms: ``(R,)`` Euclidean norms.
+        distances: ``(R,)`` squared distances.
+        dim: dimension.
+
+    Returns:
+        ``(R,)`` the scores, and ``(R,)`` by how much they were lowered for what is rounded.
+    """
+    margin = slack(query_norms, distances, dim, 53)
+    return (np.square(query_norms) - distances) / 2 - margin, margin
+
+
 def ranges(starts: I64, lengths: I64) -> I64:
     """``starts[0], starts[0] + 1, …`` (``lengths[0]`` of them), then the same for the next, as one array."""
     return np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))

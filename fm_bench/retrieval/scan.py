@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_bench.retrieval import reduced
-from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, in_threads, ranges, slack
+from fm_bench.retrieval.distances import F32, F64, I64, blocks, exact, in_threads, ranges, slack, threshold
 from fm_bench.retrieval.ordering import U64, Ranking, TieOrder, first_k_of_pairs
 
 if TYPE_CHECKING:
@@ -158,16 +158,15 @@ class Watch:
         counts = partial(others, exclude)
         self._counter = _Counter(index, queries, place, ties, counts, limit, everywhere, 1)
         asked, norms = distances >= 0, index.centred(queries)[1]
-        self._margin = slack(norms, distances.clip(0), index.dim, 53)
-        scores = (np.square(norms) - distances) / 2 - self._margin
+        scores, self._margin = threshold(norms, distances.clip(0), index.dim)
         self.left = distances > reduced.HUGE**2  # too far for bfloat16
         """``(R,)`` queries that are not counted here, or no longer: their counts are of no use."""
         self.scores = np.where(asked & ~self.left, scores, reduced.NEVER)
         """``(R,)`` what must be seen: images whose scores are above."""
 
-    def leave(self, some: slice, which: NDArray[np.bool_]) -> None:
+    def leave(self, some: slice, which: NDArray[np.bool_] | bool = True) -> None:
         """Lets go of those queries of ``some`` that are not counted yet to their end, where ``which (r,)`` says so."""
-        which = which & (self.scores[some] != reduced.NEVER)
+        which = (self.scores[some] != reduced.NEVER) & which
         self.left[some] |= which
         self.scores[some][which] = reduced.NEVER
 
@@ -260,14 +259,13 @@ def _comparisons(index: "ExactIndex", queries: F32, distances: F64) -> Iterator[
     The first parts are short: what they tell spares hopeless queries the rest.
     """
     centred, norms = index.centred(queries)
-    scores = (np.square(norms) - distances) / 2  # nearer than `distances` means q·g − |g|²/2 above this
     far = max(norms.max(initial=0), np.sqrt(distances.max(initial=0)))
     if reduced.supported() and far <= reduced.HUGE:
         scanned = index.blocks or index.in_blocks(None)
-        asked, margin = scanned.queries(centred, norms), slack(norms, distances, index.dim, 53)
+        asked, (scores, margin) = scanned.queries(centred, norms), threshold(norms, distances, index.dim)
         for block in scanned.growing(_FIRST):
             if block.length <= reduced.HUGE:
-                yield partial(_in_bfloat16, asked, block, scores - margin, 2 * margin)
+                yield partial(_in_bfloat16, asked, block, scores, 2 * margin)
             else:
                 part = slice(block.start, block.start + len(block))
                 yield _in_float32(index, centred, norms, distances)(part)

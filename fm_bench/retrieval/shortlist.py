@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fm_bench.retrieval import reduced
-from fm_bench.retrieval.distances import F32, F64, I64, blocks, slack
+from fm_bench.retrieval.distances import F32, F64, I64, blocks, slack, threshold
 
 if TYPE_CHECKING:
     from fm_bench.retrieval.scan import Watch
@@ -87,8 +87,7 @@ class _Scan:
             for some in blocks(len(self.norms), _QUERIES):
                 self._compare(some, block)
         elif self.watch is not None:
-            everyone = slice(0, len(self.norms))
-            self.watch.leave(everyone, np.ones(len(self.norms), bool))
+            self.watch.leave(slice(None))
 
     def _overflows(self, block: reduced.Block) -> bool:
         """Whether numbers are too large for float32; then all queries are given up."""
@@ -97,8 +96,7 @@ class _Scan:
         return huge
 
     def _compare(self, some: slice, block: reduced.Block) -> None:
-        scores = (np.square(self.norms[some]) - self.bound[some]) / 2
-        scores -= slack(self.norms[some], self.bound[some], self.dim, 53)
+        scores, _ = threshold(self.norms[some], self.bound[some], self.dim)
         scores[self.given_up[some]] = reduced.NEVER
         limit = 4 * self.k * len(scores) if len(block) > _SMALLEST else None
         above = self._above(some, block, scores, limit)

@@ -155,8 +155,8 @@ def encode(
         )
     if contradicted.any():
         count = len(np.unique(group[contradicted]))
-        groups = counted(count, "group of identical pictures", "groups of identical pictures")
-        notes.append(f"labels that contradict each other count as missing, in {groups}")
+        where_found = counted(count, "group of identical pictures", "groups of identical pictures")
+        notes.append(f"labels that contradict each other count as missing, in {where_found}")
     schema = AttributeSchema.from_dict({name: values for name, (values, _) in kept.items()})
     return Encoded(schema, np.stack([codes for _, codes in kept.values()], axis=1), tuple(notes))
 
