@@ -6,18 +6,19 @@ a sum of bits, and the binary digits of all sums come from the logic of an adder
 than comparing labels byte by byte. Targets that agree in three attributes share the sums of these.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_bench.retrieval.distances import I64, blocks, in_threads
+from fm_bench.retrieval.distances import I64, blocks
 
 Words = NDArray[np.uint64]
 WORD = 64
-_PART = 256  # targets; with 256 words, a plane of bits is 512 KiB
+_ROOM = 1 << 20  # words of all planes that are in use at a time: 8 MiB
 _TOGETHER = 3  # attributes whose sums are made once for all targets that agree in them: two binary digits
 
 
@@ -27,74 +28,97 @@ class BitPlanes:
     Args:
         targets: ``(T, A)`` codes; a code that no image has matches nothing.
         images: ``(A, U)`` codes.
+        copies: ``(U,)`` how often each image counts, from 1. Default: once.
     """
 
-    def __init__(self, targets: NDArray[np.integer[Any]], images: NDArray[np.integer[Any]]) -> None:
-        self.images = images.shape[1]
-        self.words = -(-images.shape[1] // WORD)
+    def __init__(
+        self, targets: NDArray[np.integer[Any]], images: NDArray[np.integer[Any]], copies: I64 | None = None
+    ) -> None:
+        self.attributes, self.images = images.shape
+        self.words = -(-self.images // WORD)
         """Words that hold a bit for every image; the bits past the last image are never set."""
         self._bits: list[Words] = []  # per attribute, a row for each value that a target has
         row = np.empty(targets.shape, np.int64)
         for m, codes in enumerate(images):
             values, row[:, m] = np.unique(targets[:, m], return_inverse=True)
-            packed = np.zeros((len(values), self.words * WORD // 8), np.uint8)
-            for bits, value in zip(packed, values, strict=True):
-                some = np.packbits(codes == value, bitorder="little")
-                bits[: len(some)] = some
-            self._bits.append(packed.view(np.uint64))
+            self._bits.append(self._packed(codes == value for value in values))
         self._sets = [slice(m, m + _TOGETHER) for m in range(0, len(images), _TOGETHER)]
-        agreeing = [np.unique(row[:, part], axis=0, return_inverse=True) for part in self._sets]
-        self._rows = [rows for rows, _ in agreeing]  # (n, 3) rows of bits that occur together
-        self._set = [which.ravel() for _, which in agreeing]  # (T,) which of these a target has
+        self._rows: list[tuple[I64, ...]] = []  # (n,) rows of bits that occur together, an array per attribute
+        self._set: list[I64] = []  # (T,) which of these a target has
+        for part in self._sets:
+            sizes = [len(bits) for bits in self._bits[part]]
+            together, which = np.unique(np.ravel_multi_index(tuple(row[:, part].T), sizes), return_inverse=True)
+            self._rows.append(np.unravel_index(together, sizes))
+            self._set.append(which)
+        self._room = np.empty(0, np.uint64)
+        copies = np.ones(self.images, np.int64) if copies is None else copies
+        digits = int(copies.max(initial=1)).bit_length()
+        self._copies = self._packed(copies >> place & 1 for place in range(digits))  # (digits, words), lowest first
 
-    def reaching(
-        self,
-        floor: I64,
-        words: slice,
-        take: Callable[[I64, I64, I64, I64], None],
-        lacks: NDArray[np.int64] | None = None,
-    ) -> None:
-        """Finds, among the images of ``words``, those that share enough attributes.
+    def _packed(self, rows: Iterable[NDArray[Any]]) -> Words:
+        """Bits of ``rows (U,)``, ``(n, words)``."""
+        packed = [np.packbits(row, bitorder="little") for row in rows]
+        room = np.zeros((len(packed), self.words * WORD // 8), np.uint8)
+        for bits, some in zip(room, packed, strict=True):
+            bits[: len(some)] = some
+        return room.view(np.uint64)
+
+    def reaching(self, floor: I64, wanted: I64, words: slice, take: Callable[[I64, I64, I64, I64], None]) -> None:
+        """Counts the images of ``words`` that share enough attributes, and finds those that share all that are wanted.
 
         Args:
-            floor: ``(T,)`` how many attributes an image must share with each target.
+            floor: ``(T,)`` how many attributes an image must share with each target to be counted.
+            wanted: ``(T,)`` attributes, from ``floor`` up, that an image can share with each target at most.
             words: of the images.
-            take: gets targets ``(t,)`` and, for all of their pairs with images, the position among these targets, the
-                image, ascending for every target, and the number of attributes; several threads call it.
-            lacks: ``(T, A + 1)`` how many images, sharing so many attributes or more, raise a target's floor to that
-                number.
+            take: gets targets ``(t,)``; how many images share 0, 1, … A attributes or more with each of them, ``(t, A +
+                1)``, 0 below the floor; and of all pairs that share what is wanted the position among these targets and
+                the image, ascending.
         """
-        sums, parts = self.sums(words), _alike(floor)
+        sums = self.sums(words)
+        width = words.stop - words.start
+        planes = 2 * len(self._sets) + 2  # the digits of all sets, one to add in, and a mask
+        for targets in _alike(floor, wanted, max(1, _ROOM // planes // width)):
+            free = list(self._planes(planes, len(targets), width))
+            digits, lowest = sums.of(targets, free), int(floor[targets[0]])
+            mask = at_least(digits, lowest, free.pop())
+            if lowest == 0:
+                mask &= np.bitwise_or.reduce(self._copies[:, words])  # the last word may have room for more images
+            take(targets, *self._found(digits, mask, words, range(lowest, int(wanted[targets[0]]) + 1)))
 
-        def look(some: slice) -> None:
-            for targets in parts[some]:
-                digits, lowest = sums.of(targets), int(floor[targets[0]])
-                mask = at_least(digits, lowest)
-                if lacks is not None:
-                    mask = _raised(mask, digits, lowest, lacks[targets])
-                found = places(mask)
-                row, image = np.divmod(found, mask.shape[1] * WORD)
-                image += words.start * WORD
-                level = numbers(digits, found)
-                if words.stop == self.words:  # the last word may have room for more images than there are
-                    there = image < self.images
-                    row, image, level = row[there], image[there], level[there]
-                take(targets, row, image, level)
+    def _planes(self, *shape: int) -> Words:
+        """Room to write to, the same again and again: the first use of a page takes its time."""
+        if self._room.size < math.prod(shape):
+            self._room = np.empty(math.prod(shape), np.uint64)
+        return self._room[: math.prod(shape)].reshape(shape)
 
-        in_threads(look, len(parts), 1)
+    def _found(self, digits: list[Words], mask: Words, words: slice, levels: range) -> tuple[I64, I64, I64]:
+        """What ``take`` gets of targets with ``digits``, where ``mask`` shows the images at the first of ``levels``."""
+        targets, width = mask.shape
+        at = np.flatnonzero(mask.ravel() != 0)  # few words have a bit: what follows looks at these alone
+        digits, here = [digit.ravel()[at] for digit in digits], mask.ravel()[at]
+        begin = np.searchsorted(at, width * np.arange(targets + 1))
+        copies = self._copies[:, words]
+        copies = copies[:, at % width] if copies[1:].any() else copies[:0]  # one each needs no looking at
+        reached = np.zeros((targets, self.attributes + 1), np.int64)
+        total = np.zeros(len(at) + 1, np.int64)
+        for level in levels:
+            if level > levels[0]:
+                here = at_least(digits, level)
+            count = _weighted(here, copies) if len(copies) else np.bitwise_count(here)
+            np.cumsum(count, out=total[1:])
+            reached[:, level] = np.diff(total[begin])
+            if not total[-1]:
+                break
+        bit = places(here)
+        row, word = np.divmod(at[bit // WORD], width)
+        return reached, row, (words.start + word) * WORD + bit % WORD
 
     def sums(self, words: slice) -> "Sums":
         """What all targets share with the images of ``words``, set by set."""
-        digits: list[list[Words]] = [[] for _ in self._sets]
-
-        def add(some: slice) -> None:
-            for at in range(some.start, some.stop):
-                rows = self._rows[at].T
-                digits[at] = _bits(
-                    *(bits[row, words] for bits, row in zip(self._bits[self._sets[at]], rows, strict=True))
-                )
-
-        in_threads(add, len(digits), 1)
+        digits = []
+        for rows, part in zip(self._rows, self._sets, strict=True):
+            bits = [bits[:, words].take(row, axis=0) for bits, row in zip(self._bits[part], rows, strict=True)]
+            digits.append(_bits([np.empty_like(bits[0])], *bits))
         return Sums(digits, self._set, len(self._bits).bit_length())
 
 
@@ -105,87 +129,92 @@ class Sums(NamedTuple):
     row: list[I64]  # per set, (T,)
     length: int  # digits of the largest possible sum
 
-    def of(self, targets: I64) -> list[Words]:
-        """The binary digits, lowest first, ``(t, w)`` each, of how many attributes ``t`` targets share with images."""
-        rows = (row[targets] for row in self.row)
-        of_sets = [[digit[at] for digit in digits] for digits, at in zip(self.digits, rows, strict=True)]
-        return _total(of_sets)[: self.length]
+    def of(self, targets: I64, free: list[Words]) -> list[Words]:
+        """The binary digits, lowest first, ``(t, w)`` each, of how many attributes ``t`` targets share with images.
+
+        Args:
+            targets: positions.
+            free: planes ``(t, w)`` that may be written; those that are left remain.
+        """
+        of_sets = [
+            [digit.take(row[targets], axis=0, out=free.pop(), mode="clip") for digit in digits]
+            for digits, row in zip(self.digits, self.row, strict=True)
+        ]
+        return _total(free, of_sets)[: self.length]
 
 
-def _alike(floor: I64) -> list[I64]:
-    """Targets of equal ``floor (T,)``, in parts whose planes of bits stay in the cache."""
-    order = np.argsort(floor, kind="stable")
-    bounds = np.flatnonzero(np.diff(floor[order])) + 1
-    return [same[part] for same in np.split(order, bounds) for part in blocks(len(same), _PART)]
+def _alike(floor: I64, wanted: I64, most: int) -> list[I64]:
+    """Targets of equal ``floor (T,)`` and ``wanted (T,)``, ``most`` at a time at most."""
+    both = floor * (int(wanted.max(initial=0)) + 1) + wanted
+    order = np.argsort(both, kind="stable")
+    bounds = np.flatnonzero(np.diff(both[order])) + 1
+    return [same[part] for same in np.split(order, bounds) for part in blocks(len(same), most)]
 
 
-def at_least(digits: list[Words], floor: int) -> Words:
-    """Bits ``(t, w)`` of the images whose number, of ``digits``, is not below ``floor``."""
+def at_least(digits: list[Words], floor: int, free: Words | None = None) -> Words:
+    """Bits ``(t, w)`` of the images whose number, of ``digits``, is not below ``floor``.
+
+    Args:
+        digits: of the numbers.
+        floor: at least 0.
+        free: what the mask may be written to; it may be one of ``digits`` as well.
+    """
     mask: Words | None = None  # by the digits so far; None where they need none to be set
+    free = np.empty_like(digits[0]) if free is None else free
     for place, digit in enumerate(digits):
         if floor >> place & 1:
-            mask = digit if mask is None else mask & digit
+            mask = digit if mask is None else np.bitwise_and(mask, digit, out=free)
         elif mask is not None:
-            mask = mask | digit
-    return np.full_like(digits[0], ~np.uint64(0)) if mask is None else mask
+            mask = np.bitwise_or(mask, digit, out=free)
+    return np.full_like(free, ~np.uint64(0)) if mask is None else mask
 
 
-def _raised(mask: Words, digits: list[Words], floor: int, lacks: I64) -> Words:
-    """``mask (t, w)`` of what reaches ``floor``, or the highest level that images enough reach."""
-    for level in range(floor + 1, lacks.shape[1]):
-        higher = at_least(digits, level)
-        enough = np.bitwise_count(higher).sum(axis=1, dtype=np.int64) >= lacks[:, level]
-        if not enough.any():
-            break
-        mask = np.where(enough[:, None], higher, mask)
-    return mask
+def _weighted(mask: Words, digits: Words) -> I64:
+    """The sum, for each word of ``mask (n,)``, of its images' numbers with ``digits (d, n)``, lowest first."""
+    count = np.zeros(len(mask), np.int64)
+    for place, digit in enumerate(digits):
+        count += np.bitwise_count(mask & digit).astype(np.int64) << place
+    return count
 
 
 def places(mask: Words) -> I64:
-    """Where bits are set in ``mask (t, w)``, ascending, as ``row * 64 w + column``."""
-    words = np.flatnonzero(mask.ravel() != 0)
-    few = mask.ravel()[words].view(np.uint8)
-    byte = np.flatnonzero(few != 0)
-    bit = np.flatnonzero(np.unpackbits(few[byte], bitorder="little").view(bool))
-    at = byte[bit >> 3]
-    return np.asarray((words[at >> 3] << 6) + ((at & 7) << 3) + (bit & 7), np.int64)
+    """Where bits are set in ``mask (n,)``, ascending, as ``64 * word + bit``."""
+    words = np.flatnonzero(mask != 0)
+    row, bit = np.divmod(np.flatnonzero(np.unpackbits(mask[words].view(np.uint8), bitorder="little")), WORD)
+    return np.asarray(words[row] * WORD + bit, np.int64)
 
 
-def numbers(digits: list[Words], at: I64) -> I64:
-    """The numbers, of ``digits``, at ``places``."""
-    byte, bit = at >> 3, (at & 7).astype(np.uint8)
-    number = np.zeros(len(at), np.int64)
-    for place, digit in enumerate(digits):
-        number |= (digit.view(np.uint8).ravel()[byte] >> bit & 1).astype(np.int64) << place
-    return number
+def _total(free: list[Words], numbers: Sequence[list[Words]]) -> list[Words]:
+    """Digits of the sum of numbers; what holds ``numbers`` is written over."""
+    total: list[Words] = []
+    carried: list[Words] = []
+    for digits in zip_longest(*numbers):
+        carried = _column(free, [*carried, *(digit for digit in digits if digit is not None)], total)
+    while carried:
+        carried = _column(free, carried, total)
+    return total
 
 
-def _total(numbers: Sequence[list[Words]]) -> list[Words]:
-    """Digits of the sum of numbers, of equal ones as long as there are."""
-    while len(numbers) > 1:
-        pairs = [_add(one, other) for one, other in zip(numbers[::2], numbers[1::2], strict=False)]
-        numbers = pairs + list(numbers[2 * len(pairs) :])
-    return numbers[0]
+def _column(free: list[Words], digits: list[Words], total: list[Words]) -> list[Words]:
+    """Adds up digits of one place, appends the sum's to ``total``, and gives what is carried to the next place."""
+    carried: list[Words] = []
+    while len(digits) > 1:
+        low, high = _bits(free, *digits[:3])
+        digits = [*digits[3:], low]
+        carried.append(high)
+    total += digits
+    return carried
 
 
-def _bits(a: Words, b: Words | None = None, c: Words | None = None) -> list[Words]:
-    """All digits of the sum of up to three bits."""
+def _bits(free: list[Words], a: Words, b: Words | None = None, c: Words | None = None) -> list[Words]:
+    """All digits of the sum of up to three bits; their planes become digits, or free."""
     if b is None:
         return [a]
-    one, both = a ^ b, a & b
-    if c is None:
-        return [one, both]
-    low = one ^ c
-    one &= c
-    both |= one
-    return [low, both]
-
-
-def _add(a: list[Words], b: list[Words]) -> list[Words]:
-    """Digits of the sum of two numbers."""
-    total: list[Words] = []
-    carry: list[Words] = []
-    for digits in zip_longest(a, b):
-        low, *carry = _bits(*(digit for digit in (*digits, *carry) if digit is not None))
-        total.append(low)
-    return total + carry
+    low = np.bitwise_xor(a, b, out=free.pop())
+    high = np.bitwise_and(a, b, out=a)
+    if c is not None:
+        high |= np.bitwise_and(low, c, out=b)
+        low ^= c
+        free.append(c)
+    free.append(b)
+    return [low, high]

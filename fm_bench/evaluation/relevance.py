@@ -10,7 +10,6 @@ blocks that fit the cache (see ``bitplanes.py``), and only the best matches of e
 (targets x gallery) array exists.
 """
 
-import threading
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,8 +23,7 @@ from fm_bench.retrieval.distances import I64, blocks, ranges
 
 _TARGETS = 1 << 13  # that share sums of bits
 _WORDS = 1 << 8  # of 64 images
-_FIRST = 1 << 6  # before anything is known to be among the best; later blocks are larger
-_EARLY = 1 << 10  # later, a block is too small a part to raise the floors of many targets by itself
+_FIRST = 1 << 2  # before anything is known to be among the best; later blocks are larger
 _KEPT = 1 << 21  # pairs of different targets and images that are kept; where there are more, they are found anew
 
 
@@ -53,7 +51,7 @@ class Codes(NamedTuple):
         attributes = self.target.shape[1]
         count = np.zeros(ids.shape, np.min_scalar_type(attributes))
         for m in range(attributes):
-            count += self.gallery[ids, m] == self.target[:, m, None]
+            count += self.gallery[:, m].take(ids) == self.target[:, m, None]
         count[ids < 0] = 0
         return count
 
@@ -72,47 +70,40 @@ class Matches:
         self._first, self._target, _ = _different(code[: len(codes.target)])
         image, self._group, self._by_group = _different(code[len(codes.target) :])
         self._weights = np.bincount(self._group, minlength=len(image))
+        self._order = np.argsort(-self._weights, kind="stable")  # what the gallery has often tells most about the best
         self._needed = codes.needed[self._first]
-        self._images = np.ascontiguousarray(codes.gallery[image].T)  # (A, U) with different labels
+        self._images = codes.gallery.T.take(image[self._order], axis=1)  # (A, U) with different labels
         attributes = codes.target.shape[1]
-        # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach
-        self._count = np.zeros((len(self._first), attributes + 1), np.int64)
-        self._room, self._lock = _KEPT, threading.Lock()
+        # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach,
+        # and `depth` or more for those below
+        self._at_least = np.zeros((len(self._first), attributes + 1), np.int64)
+        self._room = _KEPT
         self._full = False  # once pairs were left out, those that are kept are never all of them
         found = [pair for part in blocks(len(self._first), _TARGETS) for pair in self._compare(part)]
         self._hits = _grouped(found, len(self._first)) if not self._full else None
-        self._at_least = self._count[:, ::-1].cumsum(axis=1)[:, ::-1]
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
         """Counts levels for a block of targets; gives the (target, image) pairs that fit wholly."""
-        planes, needed, count = self._planes(part), self._needed[part], self._count[part]
-        floor = np.zeros(len(needed), np.int64)  # lower levels than this cannot be among the best `depth`
+        planes, needed, at_least = self._planes(part), self._needed[part], self._at_least[part]
         hits: list[tuple[I64, I64]] = []
 
-        def tally(targets: I64, row: I64, image: I64, level: I64) -> None:
-            size = len(targets) * count.shape[1]
-            levels = np.bincount(row * count.shape[1] + level, self._weights[image], size)
-            count[targets] += levels.reshape(len(targets), -1).astype(np.int64)
+        def tally(targets: I64, reached: I64, row: I64, image: I64) -> None:
+            at_least[targets] += reached
             if not self._full:
-                hit = level == needed[targets[row]]
-                hits.append((part.start + targets[row[hit]], image[hit]))
-                with self._lock:
-                    self._room -= int(hit.sum())
-                    self._full = self._full or self._room < 0
+                hits.append((part.start + targets[row], self._order[image]))
+                self._room -= len(row)
+                self._full = self._room < 0
 
         start, step = 0, _FIRST
-        too_high = np.arange(count.shape[1]) > needed[:, None]  # a floor there would pass over hits
         while start < planes.words:
-            lacks = self.depth - count[:, ::-1].cumsum(axis=1)[:, ::-1]
-            floor = np.minimum(np.maximum((lacks <= 0).sum(axis=1) - 1, 0), needed)
-            lacks[too_high] = np.iinfo(np.int64).max
-            words = slice(start, min(start + step, planes.words))
-            planes.reaching(floor, words, tally, lacks if start < _EARLY else None)
+            # Lower levels than this cannot be among the best `depth`.
+            floor = np.minimum(np.maximum((at_least >= self.depth).sum(axis=1) - 1, 0), needed)
+            planes.reaching(floor, needed, slice(start, min(start + step, planes.words)), tally)
             start, step = start + step, min(2 * step, _WORDS)
         return hits
 
     def _planes(self, targets: slice | I64) -> BitPlanes:
-        return BitPlanes(self.codes.target[self._first[targets]], self._images)
+        return BitPlanes(self.codes.target[self._first[targets]], self._images, self._weights[self._order])
 
     @cached_property
     def relevant(self) -> I64:
@@ -156,11 +147,11 @@ class Matches:
         for part in blocks(len(targets), _TARGETS):
             planes, needed = self._planes(targets[part]), self._needed[targets[part]]
 
-            def keep(some: I64, row: I64, image: I64, _: I64, start: int = part.start) -> None:
-                found.append((start + some[row], image))
+            def keep(some: I64, _: I64, row: I64, image: I64, start: int = part.start) -> None:
+                found.append((start + some[row], self._order[image]))
 
             for words in blocks(planes.words, _WORDS):
-                planes.reaching(needed, words, keep)
+                planes.reaching(needed, needed, words, keep)
         return _grouped(found, len(targets))
 
 
@@ -209,7 +200,8 @@ def row_codes(rows: NDArray[np.integer[Any]]) -> I64:
         if span * size >= 2**63:  # renumber the rows seen so far: at most n different ones
             values, code = np.unique(code, return_inverse=True)
             span = len(values)
-        code = code * size + column
+        code *= size
+        code += column
         span *= size
     return code
 

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from fm_bench.evaluation.bitplanes import WORD, BitPlanes, at_least, numbers, places
-from fm_bench.retrieval import distances
+from fm_bench.evaluation import bitplanes
+from fm_bench.evaluation.bitplanes import WORD, BitPlanes, at_least, places
 
 
 def labels(attributes: int, targets: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -16,79 +16,97 @@ def labels(attributes: int, targets: int, images: int, seed: int) -> tuple[np.nd
     return of_targets, of_images, (of_targets[:, :, None] == of_images).sum(axis=1)
 
 
+def empty(targets: int, words: int, planes: int = 64) -> list[np.ndarray]:
+    """Planes to write to."""
+    return list(np.empty((planes, targets, words), np.uint64))
+
+
+def numbers(digits: list[np.ndarray]) -> np.ndarray:
+    """``(t, 64 w)`` numbers with the binary ``digits (t, w)``, lowest first."""
+    bits = [np.unpackbits(digit.view(np.uint8), axis=1, bitorder="little").astype(int) for digit in digits]
+    return np.asarray(sum(bit << place for place, bit in enumerate(bits)))
+
+
 @pytest.mark.parametrize("attributes", [1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 16, 31, 64])
 def test_counts_are_those_of_comparing_labels(attributes: int) -> None:
     targets, images, truth = labels(attributes, 5, 200, attributes)
     planes = BitPlanes(targets, images)
-    digits = planes.sums(slice(0, planes.words)).of(np.arange(5))
+    digits = planes.sums(slice(0, planes.words)).of(np.arange(5), empty(5, 4))
     assert len(digits) == attributes.bit_length()
     assert planes.words == 4
-    everywhere = np.arange(5 * 4 * WORD)
-    found = numbers(digits, everywhere).reshape(5, -1)
+    found = numbers(digits)
     np.testing.assert_array_equal(found[:, :200], truth)
     assert not found[:, 200:].any(), "no image stands behind the last bits"
 
 
 def test_some_targets_and_some_words_are_the_rows_and_columns_of_all() -> None:
     targets, images, truth = labels(12, 9, 640, 0)
-    digits = BitPlanes(targets, images).sums(slice(3, 5)).of(np.array([7, 2]))
-    found = numbers(digits, np.arange(2 * 2 * WORD)).reshape(2, -1)
-    np.testing.assert_array_equal(found, truth[[7, 2], 3 * WORD : 5 * WORD])
+    digits = BitPlanes(targets, images).sums(slice(3, 5)).of(np.array([7, 2]), empty(2, 2))
+    np.testing.assert_array_equal(numbers(digits), truth[[7, 2], 3 * WORD : 5 * WORD])
 
 
 @pytest.mark.parametrize("attributes", [1, 3, 7, 12, 16])
 def test_a_floor_keeps_what_reaches_it(attributes: int) -> None:
     targets, images, truth = labels(attributes, 40, 2 * WORD, 1)
-    digits = BitPlanes(targets, images).sums(slice(0, 2)).of(np.arange(40))
+    digits = BitPlanes(targets, images).sums(slice(0, 2)).of(np.arange(40), empty(40, 2))
     for floor in range(attributes + 1):
-        found = places(at_least(digits, floor))
-        np.testing.assert_array_equal(found, np.flatnonzero(truth >= floor))
-        np.testing.assert_array_equal(numbers(digits, found), truth[truth >= floor])
+        mask = at_least(digits, floor)
+        np.testing.assert_array_equal(numbers([mask]), truth >= floor)
+        np.testing.assert_array_equal(places(mask.ravel()), np.flatnonzero(truth >= floor))
+    np.testing.assert_array_equal(numbers(digits), truth, "the digits themselves are not written to")
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_every_target_has_a_floor_of_its_own(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(distances, "threads", lambda: threads)
-    targets, images, truth = labels(12, 700, 3 * WORD - 5, 2)
-    floor = np.arange(700) % 13
-    found = reached(BitPlanes(targets, images), floor, slice(1, 3), None)
-    expected = truth[:, WORD:] >= floor[:, None]
-    assert 0 < expected.sum() < expected.size
-    assert found == {(t, i + WORD): truth[t, i + WORD] for t, i in zip(*np.nonzero(expected), strict=True)}
+@pytest.mark.parametrize("room", [1, 100, 1 << 20])
+@pytest.mark.parametrize("most", [1, 2, 300])
+def test_every_target_has_a_floor_and_a_wanted_number_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, room: int, most: int
+) -> None:
+    monkeypatch.setattr(bitplanes, "_ROOM", room)
+    targets, images, truth = labels(12, 300, 3 * WORD - 5, 2)
+    copies = np.random.default_rng(0).integers(1, most + 1, 3 * WORD - 5)
+    wanted = truth.max(axis=1) + np.arange(300) % 2
+    floor = np.minimum(np.arange(300) % 13, wanted)
+    reached, found = told(BitPlanes(targets, images, copies), floor, wanted, slice(1, 3))
+    levels = np.arange(13)
+    at_least_so_many = ((truth[:, WORD:, None] >= levels) * copies[WORD:, None]).sum(axis=1)
+    np.testing.assert_array_equal(reached, np.where(levels >= floor[:, None], at_least_so_many, 0))
+    expected = truth == wanted[:, None]
+    expected[:, :WORD] = False
+    assert 0 < expected.sum() < 300
+    assert found == list(zip(*np.nonzero(expected), strict=True))
 
 
-def test_enough_images_of_a_block_raise_its_floor() -> None:
-    targets, images, truth = labels(7, 50, 4 * WORD - 9, 3)
-    floor, depth = np.arange(50) % 3, 20
-    seen = np.arange(8)[None] < 5  # at these levels some images were found before
-    lacks = depth - 6 * np.repeat(seen, 50, axis=0)
-    lacks[:, 7] = np.iinfo(np.int64).max  # whatever is found, the floor may not go so high
-    found = reached(BitPlanes(targets, images), floor, slice(0, 4), lacks)
-    level = np.arange(8)
-    enough = ((truth[:, :, None] >= level).sum(axis=1) >= lacks) & (level > floor[:, None])
-    risen = np.where(enough, level, floor[:, None]).max(axis=1)
-    assert (risen > floor + 1).any()
-    assert found == {(t, i): truth[t, i] for t, i in zip(*np.nonzero(truth >= risen[:, None]), strict=True)}
+def test_where_nothing_is_shared_all_images_are_counted_and_no_bit_beyond_them() -> None:
+    targets, images = np.zeros((2, 3), int), np.ones((3, WORD + 1), int)
+    reached, found = told(BitPlanes(targets, images), np.zeros(2, int), np.array([0, 3]), slice(0, 2))
+    np.testing.assert_array_equal(reached, [[WORD + 1, 0, 0, 0]] * 2)
+    assert found == [(0, image) for image in range(WORD + 1)]
 
 
-def reached(planes: BitPlanes, floor: np.ndarray, words: slice, lacks: np.ndarray | None) -> dict[tuple[int, int], int]:
-    """What ``reaching`` tells: the number of each (target, image)."""
-    found: dict[tuple[int, int], int] = {}
+def told(
+    planes: BitPlanes, floor: np.ndarray, wanted: np.ndarray, words: slice
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """What ``reaching`` tells of all targets, each of them once, by target."""
+    reached: dict[int, np.ndarray] = {}
+    found: list[tuple[int, int]] = []
 
-    def take(some: np.ndarray, row: np.ndarray, image: np.ndarray, number: np.ndarray) -> None:
-        assert not found.keys() & set(zip(some[row].tolist(), image.tolist(), strict=True)), "told twice"
-        found.update(zip(zip(some[row].tolist(), image.tolist(), strict=True), number.tolist(), strict=True))
+    def take(some: np.ndarray, counted: np.ndarray, row: np.ndarray, image: np.ndarray) -> None:
+        assert not reached.keys() & set(some.tolist()), "told twice"
+        reached.update(zip(some.tolist(), counted, strict=True))
+        pairs = list(zip(row.tolist(), image.tolist(), strict=True))
+        assert pairs == sorted(pairs)
+        found.extend(zip(some[row].tolist(), image.tolist(), strict=True))
 
-    planes.reaching(floor, words, take, lacks)
-    return found
+    planes.reaching(floor, wanted, words, take)
+    return np.stack([reached[target] for target in range(len(floor))]), sorted(found)
 
 
 def test_places_finds_every_bit_in_order() -> None:
-    mask = np.zeros((2, 3), np.uint64)
+    mask = np.zeros(6, np.uint64)
     assert len(places(mask)) == 0
     expected = np.array([0, 7, 8, 63, 64, 130, 191, 192, 383])
-    bits = np.zeros(2 * 3 * WORD, np.uint8)
+    bits = np.zeros(6 * WORD, np.uint8)
     bits[expected] = 1
-    mask = np.packbits(bits, bitorder="little").view(np.uint64).reshape(2, 3)
+    mask = np.packbits(bits, bitorder="little").view(np.uint64)
     np.testing.assert_array_equal(places(mask), expected)
-    np.testing.assert_array_equal(places(~np.zeros((1, 2), np.uint64)), np.arange(2 * WORD))
+    np.testing.assert_array_equal(places(~np.zeros(2, np.uint64)), np.arange(2 * WORD))
