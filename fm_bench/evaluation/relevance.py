@@ -74,8 +74,8 @@ class Matches:
         self._needed = codes.needed[self._first]
         self._images = codes.gallery.T.take(image[self._order], axis=1)  # (A, U) with different labels
         attributes = codes.target.shape[1]
-        # at_least[t, c]: images that match at least c attributes; exact for levels that the best `depth` images reach,
-        # and `depth` or more for those below
+        # at_least[t, c]: images that match at least c attributes; `depth` or more where it is not all of them, and all
+        # of them where c is what target t needs
         self._at_least = np.zeros((len(self._first), attributes + 1), np.int64)
         self._room = _KEPT
         self._full = False  # once pairs were left out, those that are kept are never all of them
@@ -96,8 +96,7 @@ class Matches:
 
         start, step = 0, _FIRST
         while start < planes.words:
-            # Lower levels than this cannot be among the best `depth`.
-            floor = np.minimum(np.maximum((at_least >= self.depth).sum(axis=1) - 1, 0), needed)
+            floor = np.minimum((at_least >= self.depth).sum(axis=1), needed)  # lower levels have all that may be asked
             planes.reaching(floor, needed, slice(start, min(start + step, planes.words)), tally)
             start, step = start + step, min(2 * step, _WORDS)
         return hits
