@@ -77,10 +77,9 @@ class Matches:
         # at_least[t, c]: images that match at least c attributes; `depth` or more where it is not all of them, and all
         # of them where c is what target t needs
         self._at_least = np.zeros((len(self._first), attributes + 1), np.int64)
-        self._room = _KEPT
-        self._full = False  # once pairs were left out, those that are kept are never all of them
+        self._room = _KEPT  # for pairs; below 0 once some were left out
         found = [pair for part in blocks(len(self._first), _TARGETS) for pair in self._compare(part)]
-        self._hits = _grouped(found, len(self._first)) if not self._full else None
+        self._hits = _grouped(found, len(self._first)) if self._room >= 0 else None
 
     def _compare(self, part: slice) -> list[tuple[I64, I64]]:
         """Counts levels for a block of targets; gives the (target, image) pairs that fit wholly."""
@@ -89,10 +88,9 @@ class Matches:
 
         def tally(targets: I64, reached: I64, row: I64, image: I64) -> None:
             at_least[targets] += reached
-            if not self._full:
+            if self._room >= 0:
                 hits.append((part.start + targets[row], self._order[image]))
                 self._room -= len(row)
-                self._full = self._room < 0
 
         start, step = 0, _FIRST
         while start < planes.words:

@@ -136,18 +136,29 @@ def test_pairs_that_were_left_out_once_are_never_taken_for_all(monkeypatch):
     codes = Codes.of(targets, labels, "query_labelled")
     codes.gallery[-30:] = codes.target[0]  # hits in the last block too
     expected = Matches(codes, 5).pairs(np.arange(4))
-    compare = Matches._compare
-
-    def late(self, part):
-        hits = compare(self, part)
-        self._room = 5  # as a thread does that read the room before it was overdrawn
-        return hits
-
-    monkeypatch.setattr(relevance, "_KEPT", 0)
+    monkeypatch.setattr(relevance, "_KEPT", len(expected[0]) - 1)
     monkeypatch.setattr(relevance, "_WORDS", 1)
-    monkeypatch.setattr(Matches, "_compare", late)
     for found, pairs in zip(Matches(codes, 5).pairs(np.arange(4)), expected, strict=True):
         np.testing.assert_array_equal(found, pairs)
+
+
+@pytest.mark.parametrize("first", [1, 4, 64])
+@pytest.mark.parametrize("depth", [2, 20, 500])
+def test_the_best_are_those_of_comparing_all_labels_however_many_blocks_they_come_from(monkeypatch, first, depth):
+    rng = np.random.default_rng(3)
+    labels = rng.choice(3, (2_000, 7), p=[0.6, 0.3, 0.1])
+    targets = np.where(rng.random((80, 7)) < 0.1, -1, labels[rng.integers(0, 2_000, 80)])
+    targets[0] = -1
+    monkeypatch.setattr(relevance, "_FIRST", first)
+    monkeypatch.setattr(relevance, "_WORDS", max(2, first))
+    codes = Codes.of(targets, labels, "query_labelled")
+    matched = codes.matched(np.tile(np.arange(2_000), (80, 1))).astype(int)
+    left_out = matched.argmax(axis=1)  # one of the best
+    left_out[::2] = -1
+    matches = Matches(codes, depth + 1)
+    found = matches.best(depth, np.where(left_out < 0, -1, matched[np.arange(80), left_out]))
+    matched[np.flatnonzero(left_out >= 0), left_out[left_out >= 0]] = -1
+    np.testing.assert_array_equal(found, -np.sort(-matched, axis=1)[:, :depth])
 
 
 def test_row_codes_survive_more_vectors_than_integers():
