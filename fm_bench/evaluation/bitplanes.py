@@ -4,19 +4,25 @@
 For each attribute and value one bit per image tells whether the image has it. What a target and an image share is then
 a sum of bits, and the binary digits of all sums come from the logic of an adder, on words of 64 images: far less work
 than comparing labels byte by byte. Targets that agree in three attributes share the sums of these.
+
+Planes of bits are int64 tensors, since PyTorch shares the work on each among all cores; what is left to look at after
+that is little, and NumPy's.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fm_bench.retrieval.distances import I64, blocks
 
 Words = NDArray[np.uint64]
+Bits = TypeVar("Bits", Tensor, Words)
 WORD = 64
 _ROOM = 1 << 20  # words of all planes that are in use at a time: 8 MiB
 _TOGETHER = 3  # attributes whose sums are made once for all targets that agree in them: two binary digits
@@ -50,7 +56,7 @@ class BitPlanes:
             together, which = np.unique(np.ravel_multi_index(tuple(row[:, part].T), sizes), return_inverse=True)
             self._rows.append(np.unravel_index(together, sizes))
             self._set.append(which)
-        self._room = np.empty(0, np.uint64)
+        self._room = torch.empty(0, dtype=torch.int64)
         copies = np.ones(self.images, np.int64) if copies is None else copies
         digits = int(copies.max(initial=1)).bit_length()
         self._copies = self._packed(copies >> place & 1 for place in range(digits))  # (digits, words), lowest first
@@ -79,17 +85,18 @@ class BitPlanes:
         planes = 2 * len(self._sets) + 2  # the digits of all sets, one to add in, and a mask
         for targets in _alike(floor, wanted, max(1, _ROOM // planes // width)):
             free = list(self._planes(planes, len(targets), width))
-            digits, lowest = sums.of(targets, free), int(floor[targets[0]])
-            mask = at_least(digits, lowest, free.pop())
-            if lowest == 0:
+            levels = range(int(floor[targets[0]]), int(wanted[targets[0]]) + 1)
+            digits = sums.of(targets, free)
+            mask = _words(at_least(digits, levels[0], free.pop()))
+            if levels[0] == 0:
                 mask &= np.bitwise_or.reduce(self._copies[:, words])  # the last word may have room for more images
-            take(targets, *self._found(digits, mask, words, range(lowest, int(wanted[targets[0]]) + 1)))
+            take(targets, *self._found([_words(digit) for digit in digits], mask, words, levels))
 
-    def _planes(self, *shape: int) -> Words:
+    def _planes(self, *shape: int) -> Tensor:
         """Room to write to, the same again and again: the first use of a page takes its time."""
-        if self._room.size < math.prod(shape):
-            self._room = np.empty(math.prod(shape), np.uint64)
-        return self._room[: math.prod(shape)].reshape(shape)
+        if len(self._room) < math.prod(shape):
+            self._room = torch.empty(math.prod(shape), dtype=torch.int64)
+        return self._room[: math.prod(shape)].view(shape)
 
     def _found(self, digits: list[Words], mask: Words, words: slice, levels: range) -> tuple[I64, I64, I64]:
         """What ``take`` gets of targets with ``digits``, where ``mask`` shows the images at the first of ``levels``."""
@@ -117,19 +124,19 @@ class BitPlanes:
         """What all targets share with the images of ``words``, set by set."""
         digits = []
         for rows, part in zip(self._rows, self._sets, strict=True):
-            bits = [bits[:, words].take(row, axis=0) for bits, row in zip(self._bits[part], rows, strict=True)]
-            digits.append(_bits([np.empty_like(bits[0])], *bits))
+            bits = [_plane(bits[:, words].take(row, axis=0)) for bits, row in zip(self._bits[part], rows, strict=True)]
+            digits.append(_bits([torch.empty_like(bits[0])], *bits))
         return Sums(digits, self._set, len(self._bits).bit_length())
 
 
 class Sums(NamedTuple):
     """Sums over sets of attributes, of which a target has one in each."""
 
-    digits: list[list[Words]]  # per set, lowest digit first, (n, w) each
+    digits: list[list[Tensor]]  # per set, lowest digit first, (n, w) each
     row: list[I64]  # per set, (T,)
     length: int  # digits of the largest possible sum
 
-    def of(self, targets: I64, free: list[Words]) -> list[Words]:
+    def of(self, targets: I64, free: list[Tensor]) -> list[Tensor]:
         """The binary digits, lowest first, ``(t, w)`` each, of how many attributes ``t`` targets share with images.
 
         Args:
@@ -137,7 +144,7 @@ class Sums(NamedTuple):
             free: planes ``(t, w)`` that may be written; those that are left remain.
         """
         of_sets = [
-            [digit.take(row[targets], axis=0, out=free.pop(), mode="clip") for digit in digits]
+            [torch.index_select(digit, 0, torch.from_numpy(row[targets]), out=free.pop()) for digit in digits]
             for digits, row in zip(self.digits, self.row, strict=True)
         ]
         return _total(free, of_sets)[: self.length]
@@ -151,22 +158,30 @@ def _alike(floor: I64, wanted: I64, most: int) -> list[I64]:
     return [same[part] for same in np.split(order, bounds) for part in blocks(len(same), most)]
 
 
-def at_least(digits: list[Words], floor: int, free: Words | None = None) -> Words:
-    """Bits ``(t, w)`` of the images whose number, of ``digits``, is not below ``floor``.
+def _plane(words: Words) -> Tensor:
+    return torch.from_numpy(words.view(np.int64))
+
+
+def _words(plane: Tensor) -> Words:
+    return np.asarray(plane.numpy().view(np.uint64))
+
+
+def at_least(digits: list[Bits], floor: int, free: Bits | None = None) -> Bits:
+    """Bits of the images whose number, of ``digits``, is not below ``floor``.
 
     Args:
         digits: of the numbers.
         floor: at least 0.
         free: what the mask may be written to; it may be one of ``digits`` as well.
     """
-    mask: Words | None = None  # by the digits so far; None where they need none to be set
-    free = np.empty_like(digits[0]) if free is None else free
+    logic: Any = np if isinstance(digits[0], np.ndarray) else torch
+    mask: Bits | None = None  # by the digits so far; None where they need none to be set
     for place, digit in enumerate(digits):
         if floor >> place & 1:
-            mask = digit if mask is None else np.bitwise_and(mask, digit, out=free)
+            mask = digit if mask is None else logic.bitwise_and(mask, digit, out=free)
         elif mask is not None:
-            mask = np.bitwise_or(mask, digit, out=free)
-    return np.full_like(free, ~np.uint64(0)) if mask is None else mask
+            mask = logic.bitwise_or(mask, digit, out=free)
+    return digits[0] | ~digits[0] if mask is None else mask
 
 
 def _weighted(mask: Words, digits: Words) -> I64:
@@ -184,10 +199,10 @@ def places(mask: Words) -> I64:
     return np.asarray(words[row] * WORD + bit, np.int64)
 
 
-def _total(free: list[Words], numbers: Sequence[list[Words]]) -> list[Words]:
+def _total(free: list[Tensor], numbers: Sequence[list[Tensor]]) -> list[Tensor]:
     """Digits of the sum of numbers; what holds ``numbers`` is written over."""
-    total: list[Words] = []
-    carried: list[Words] = []
+    total: list[Tensor] = []
+    carried: list[Tensor] = []
     for digits in zip_longest(*numbers):
         carried = _column(free, [*carried, *(digit for digit in digits if digit is not None)], total)
     while carried:
@@ -195,9 +210,9 @@ def _total(free: list[Words], numbers: Sequence[list[Words]]) -> list[Words]:
     return total
 
 
-def _column(free: list[Words], digits: list[Words], total: list[Words]) -> list[Words]:
+def _column(free: list[Tensor], digits: list[Tensor], total: list[Tensor]) -> list[Tensor]:
     """Adds up digits of one place, appends the sum's to ``total``, and gives what is carried to the next place."""
-    carried: list[Words] = []
+    carried: list[Tensor] = []
     while len(digits) > 1:
         low, high = _bits(free, *digits[:3])
         digits = [*digits[3:], low]
@@ -206,14 +221,14 @@ def _column(free: list[Words], digits: list[Words], total: list[Words]) -> list[
     return carried
 
 
-def _bits(free: list[Words], a: Words, b: Words | None = None, c: Words | None = None) -> list[Words]:
+def _bits(free: list[Tensor], a: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> list[Tensor]:
     """All digits of the sum of up to three bits; their planes become digits, or free."""
     if b is None:
         return [a]
-    low = np.bitwise_xor(a, b, out=free.pop())
-    high = np.bitwise_and(a, b, out=a)
+    low = torch.bitwise_xor(a, b, out=free.pop())
+    high = torch.bitwise_and(a, b, out=a)
     if c is not None:
-        high |= np.bitwise_and(low, c, out=b)
+        high |= torch.bitwise_and(low, c, out=b)
         low ^= c
         free.append(c)
     free.append(b)

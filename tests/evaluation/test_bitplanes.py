@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fm_bench.evaluation import bitplanes
 from fm_bench.evaluation.bitplanes import WORD, BitPlanes, at_least, places
@@ -16,14 +17,15 @@ def labels(attributes: int, targets: int, images: int, seed: int) -> tuple[np.nd
     return of_targets, of_images, (of_targets[:, :, None] == of_images).sum(axis=1)
 
 
-def empty(targets: int, words: int, planes: int = 64) -> list[np.ndarray]:
-    """Planes to write to."""
-    return list(np.empty((planes, targets, words), np.uint64))
+def digits_of(planes: BitPlanes, targets: list[int], words: slice) -> list[torch.Tensor]:
+    """Binary digits of what these targets share with the images of these words."""
+    free = torch.empty((64, len(targets), words.stop - words.start), dtype=torch.int64)
+    return planes.sums(words).of(np.array(targets), list(free))
 
 
-def numbers(digits: list[np.ndarray]) -> np.ndarray:
+def numbers(digits: list[torch.Tensor]) -> np.ndarray:
     """``(t, 64 w)`` numbers with the binary ``digits (t, w)``, lowest first."""
-    bits = [np.unpackbits(digit.view(np.uint8), axis=1, bitorder="little").astype(int) for digit in digits]
+    bits = [np.unpackbits(digit.numpy().view(np.uint8), axis=1, bitorder="little").astype(int) for digit in digits]
     return np.asarray(sum(bit << place for place, bit in enumerate(bits)))
 
 
@@ -31,7 +33,7 @@ def numbers(digits: list[np.ndarray]) -> np.ndarray:
 def test_counts_are_those_of_comparing_labels(attributes: int) -> None:
     targets, images, truth = labels(attributes, 5, 200, attributes)
     planes = BitPlanes(targets, images)
-    digits = planes.sums(slice(0, planes.words)).of(np.arange(5), empty(5, 4))
+    digits = digits_of(planes, [*range(5)], slice(0, planes.words))
     assert len(digits) == attributes.bit_length()
     assert planes.words == 4
     found = numbers(digits)
@@ -41,18 +43,18 @@ def test_counts_are_those_of_comparing_labels(attributes: int) -> None:
 
 def test_some_targets_and_some_words_are_the_rows_and_columns_of_all() -> None:
     targets, images, truth = labels(12, 9, 640, 0)
-    digits = BitPlanes(targets, images).sums(slice(3, 5)).of(np.array([7, 2]), empty(2, 2))
+    digits = digits_of(BitPlanes(targets, images), [7, 2], slice(3, 5))
     np.testing.assert_array_equal(numbers(digits), truth[[7, 2], 3 * WORD : 5 * WORD])
 
 
 @pytest.mark.parametrize("attributes", [1, 3, 7, 12, 16])
 def test_a_floor_keeps_what_reaches_it(attributes: int) -> None:
     targets, images, truth = labels(attributes, 40, 2 * WORD, 1)
-    digits = BitPlanes(targets, images).sums(slice(0, 2)).of(np.arange(40), empty(40, 2))
+    digits = digits_of(BitPlanes(targets, images), [*range(40)], slice(0, 2))
     for floor in range(attributes + 1):
         mask = at_least(digits, floor)
         np.testing.assert_array_equal(numbers([mask]), truth >= floor)
-        np.testing.assert_array_equal(places(mask.ravel()), np.flatnonzero(truth >= floor))
+        np.testing.assert_array_equal(places(mask.numpy().view(np.uint64).ravel()), np.flatnonzero(truth >= floor))
     np.testing.assert_array_equal(numbers(digits), truth, "the digits themselves are not written to")
 
 
