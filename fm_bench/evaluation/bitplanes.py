@@ -5,8 +5,8 @@ For each attribute and value one bit per image tells whether the image has it. W
 a sum of bits, and the binary digits of all sums come from the logic of an adder, on words of 64 images: far less work
 than comparing labels byte by byte. Targets that agree in three attributes share the sums of these.
 
-Planes of bits are int64 tensors, since PyTorch shares the work on each among all cores; what is left to look at after
-that is little, and NumPy's.
+Planes of bits are int64 tensors, since PyTorch shares the work on each among a few cores. Once floors have risen, what
+is left to look at after that is little, and NumPy's.
 """
 
 import math
@@ -24,7 +24,7 @@ from fm_bench.retrieval.distances import I64, blocks
 Words = NDArray[np.uint64]
 Bits = TypeVar("Bits", Tensor, Words)
 WORD = 64
-_ROOM = 1 << 20  # words of all planes that are in use at a time: 8 MiB
+_ROOM = 1 << 20  # words of the planes of one part of the targets: 8 MiB
 _TOGETHER = 3  # attributes whose sums are made once for all targets that agree in them: two binary digits
 
 
@@ -40,14 +40,14 @@ class BitPlanes:
     def __init__(
         self, targets: NDArray[np.integer[Any]], images: NDArray[np.integer[Any]], copies: I64 | None = None
     ) -> None:
-        self.attributes, self.images = images.shape
-        self.words = -(-self.images // WORD)
+        self.attributes = len(images)
+        self.words = -(-images.shape[1] // WORD)
         """Words that hold a bit for every image; the bits past the last image are never set."""
         self._bits: list[Words] = []  # per attribute, a row for each value that a target has
         row = np.empty(targets.shape, np.int64)
         for m, codes in enumerate(images):
             values, row[:, m] = np.unique(targets[:, m], return_inverse=True)
-            self._bits.append(self._packed(codes == value for value in values))
+            self._bits.append(self._packed(len(values), (codes == value for value in values)))
         self._sets = [slice(m, m + _TOGETHER) for m in range(0, len(images), _TOGETHER)]
         self._rows: list[tuple[I64, ...]] = []  # (n,) rows of bits that occur together, an array per attribute
         self._set: list[I64] = []  # (T,) which of these a target has
@@ -56,29 +56,31 @@ class BitPlanes:
             together, which = np.unique(np.ravel_multi_index(tuple(row[:, part].T), sizes), return_inverse=True)
             self._rows.append(np.unravel_index(together, sizes))
             self._set.append(which)
-        self._room = torch.empty(0, dtype=torch.int64)
-        copies = np.ones(self.images, np.int64) if copies is None else copies
+        self._room = torch.empty(0, dtype=torch.int64, device="cpu")
+        copies = np.ones(images.shape[1], np.int64) if copies is None else copies
         digits = int(copies.max(initial=1)).bit_length()
-        self._copies = self._packed(copies >> place & 1 for place in range(digits))  # (digits, words), lowest first
+        self._copies = self._packed(
+            digits, (copies >> place & 1 for place in range(digits))
+        )  # (digits, words), lowest first
 
-    def _packed(self, rows: Iterable[NDArray[Any]]) -> Words:
-        """Bits of ``rows (U,)``, ``(n, words)``."""
-        packed = [np.packbits(row, bitorder="little") for row in rows]
-        room = np.zeros((len(packed), self.words * WORD // 8), np.uint8)
-        for bits, some in zip(room, packed, strict=True):
+    def _packed(self, count: int, rows: Iterable[NDArray[Any]]) -> Words:
+        """Bits ``(count, words)`` of ``rows (U,)``."""
+        packed = np.zeros((count, self.words * WORD // 8), np.uint8)
+        for bits, row in zip(packed, rows, strict=True):
+            some = np.packbits(row, bitorder="little")
             bits[: len(some)] = some
-        return room.view(np.uint64)
+        return packed.view(np.uint64)
 
     def reaching(self, floor: I64, wanted: I64, words: slice, take: Callable[[I64, I64, I64, I64], None]) -> None:
         """Counts the images of ``words`` that share enough attributes, and finds those that share all that are wanted.
 
         Args:
             floor: ``(T,)`` how many attributes an image must share with each target to be counted.
-            wanted: ``(T,)`` attributes, from ``floor`` up, that an image can share with each target at most.
+            wanted: ``(T,)`` at least ``floor``; no image may share more.
             words: of the images.
-            take: gets targets ``(t,)``; how many images share 0, 1, … A attributes or more with each of them, ``(t, A +
-                1)``, 0 below the floor; and of all pairs that share what is wanted the position among these targets and
-                the image, ascending.
+            take: gets a part of the targets ``(t,)``; how many images, by their copies, share at least 0, 1, … A
+                attributes with each of them, ``(t, A + 1)``, and 0 below the floor; and two arrays ``(pairs,)``,
+                ascending, of all pairs that share what is wanted: the position among these targets, and the image.
         """
         sums = self.sums(words)
         width = words.stop - words.start
@@ -89,17 +91,26 @@ class BitPlanes:
             digits = sums.of(targets, free)
             mask = _words(at_least(digits, levels[0], free.pop()))
             if levels[0] == 0:
-                mask &= np.bitwise_or.reduce(self._copies[:, words])  # the last word may have room for more images
+                mask = mask & np.bitwise_or.reduce(
+                    self._copies[:, words]
+                )  # the last word may have room for more images
             take(targets, *self._found([_words(digit) for digit in digits], mask, words, levels))
 
     def _planes(self, *shape: int) -> Tensor:
         """Room to write to, the same again and again: the first use of a page takes its time."""
         if len(self._room) < math.prod(shape):
-            self._room = torch.empty(math.prod(shape), dtype=torch.int64)
+            self._room = torch.empty(math.prod(shape), dtype=torch.int64, device="cpu")
         return self._room[: math.prod(shape)].view(shape)
 
     def _found(self, digits: list[Words], mask: Words, words: slice, levels: range) -> tuple[I64, I64, I64]:
-        """What ``take`` gets of targets with ``digits``, where ``mask`` shows the images at the first of ``levels``."""
+        """What ``take`` of ``reaching`` gets.
+
+        Args:
+            digits: ``(t, w)`` each, of how many attributes targets and images share.
+            mask: ``(t, w)`` images at the first of the levels.
+            words: of the images.
+            levels: from the floor to what is wanted.
+        """
         targets, width = mask.shape
         at = np.flatnonzero(mask.ravel() != 0)  # few words have a bit: what follows looks at these alone
         digits, here = [digit.ravel()[at] for digit in digits], mask.ravel()[at]
@@ -124,9 +135,11 @@ class BitPlanes:
         """What all targets share with the images of ``words``, set by set."""
         digits = []
         for rows, part in zip(self._rows, self._sets, strict=True):
-            bits = [_plane(bits[:, words].take(row, axis=0)) for bits, row in zip(self._bits[part], rows, strict=True)]
-            digits.append(_bits([torch.empty_like(bits[0])], *bits))
-        return Sums(digits, self._set, len(self._bits).bit_length())
+            bits = [
+                _plane(whole[:, words].take(row, axis=0)) for whole, row in zip(self._bits[part], rows, strict=True)
+            ]
+            digits.append(_added([torch.empty_like(bits[0])], *bits))
+        return Sums(digits, self._set, self.attributes.bit_length())
 
 
 class Sums(NamedTuple):
@@ -167,12 +180,12 @@ def _words(plane: Tensor) -> Words:
 
 
 def at_least(digits: list[Bits], floor: int, free: Bits | None = None) -> Bits:
-    """Bits of the images whose number, of ``digits``, is not below ``floor``.
+    """Bits ``(t, w)`` of the images whose number is not below ``floor``; do not write to them: they may be a digit's.
 
     Args:
-        digits: of the numbers.
-        floor: at least 0.
-        free: what the mask may be written to; it may be one of ``digits`` as well.
+        digits: of the numbers, lowest first, ``(t, w)`` each.
+        floor: from 0 to the largest number that has as many digits.
+        free: ``(t, w)``, none of the digits: where new bits are written to. Default: new memory.
     """
     logic: Any = np if isinstance(digits[0], np.ndarray) else torch
     mask: Bits | None = None  # by the digits so far; None where they need none to be set
@@ -200,7 +213,7 @@ def places(mask: Words) -> I64:
 
 
 def _total(free: list[Tensor], numbers: Sequence[list[Tensor]]) -> list[Tensor]:
-    """Digits of the sum of numbers; what holds ``numbers`` is written over."""
+    """Digits ``(t, w)`` of the sum of numbers, lowest first; the planes of ``numbers`` are written over, or free."""
     total: list[Tensor] = []
     carried: list[Tensor] = []
     for digits in zip_longest(*numbers):
@@ -214,14 +227,14 @@ def _column(free: list[Tensor], digits: list[Tensor], total: list[Tensor]) -> li
     """Adds up digits of one place, appends the sum's to ``total``, and gives what is carried to the next place."""
     carried: list[Tensor] = []
     while len(digits) > 1:
-        low, high = _bits(free, *digits[:3])
+        low, high = _added(free, *digits[:3])
         digits = [*digits[3:], low]
         carried.append(high)
     total += digits
     return carried
 
 
-def _bits(free: list[Tensor], a: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> list[Tensor]:
+def _added(free: list[Tensor], a: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> list[Tensor]:
     """All digits of the sum of up to three bits; their planes become digits, or free."""
     if b is None:
         return [a]

@@ -6,8 +6,8 @@ divided by the number of labelled entries, and ``rel = 1`` is a hit. A missing l
 ``strict_equal`` every entry counts, and missing equals missing.
 
 Targets and images with equal labels are looked at once. What remains is compared attribute by attribute on bits, in
-blocks that fit the cache (see ``bitplanes.py``), and only the best matches of each target leave a block, so that no
-(targets x gallery) array exists.
+blocks (see ``bitplanes.py``), and only counts and hits of each target leave a block, so that no (targets x gallery)
+array exists.
 """
 
 from functools import cached_property
@@ -74,8 +74,8 @@ class Matches:
         self._needed = codes.needed[self._first]
         self._images = codes.gallery.T.take(image[self._order], axis=1)  # (A, U) with different labels
         attributes = codes.target.shape[1]
-        # at_least[t, c]: images that match at least c attributes; `depth` or more where it is not all of them, and all
-        # of them where c is what target t needs
+        # [t, c]: images that match at least c attributes; exact where c is what target t needs, and wherever fewer
+        # than `depth` images match so many; otherwise only known to be `depth` or more
         self._at_least = np.zeros((len(self._first), attributes + 1), np.int64)
         self._room = _KEPT  # for pairs; below 0 once some were left out
         found = [pair for part in blocks(len(self._first), _TARGETS) for pair in self._compare(part)]
@@ -91,6 +91,8 @@ class Matches:
             if self._room >= 0:
                 hits.append((part.start + targets[row], self._order[image]))
                 self._room -= len(row)
+            else:
+                hits.clear()
 
         start, step = 0, _FIRST
         while start < planes.words:

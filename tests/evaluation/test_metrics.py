@@ -142,13 +142,17 @@ def test_pairs_that_were_left_out_once_are_never_taken_for_all(monkeypatch):
         np.testing.assert_array_equal(found, pairs)
 
 
+@pytest.mark.parametrize("together", [7, 8192])
 @pytest.mark.parametrize("first", [1, 4, 64])
 @pytest.mark.parametrize("depth", [2, 20, 500])
-def test_the_best_are_those_of_comparing_all_labels_however_many_blocks_they_come_from(monkeypatch, first, depth):
+def test_the_best_are_those_of_comparing_all_labels_however_many_blocks_they_come_from(
+    monkeypatch, first, depth, together
+):
     rng = np.random.default_rng(3)
     labels = rng.choice(3, (2_000, 7), p=[0.6, 0.3, 0.1])
     targets = np.where(rng.random((80, 7)) < 0.1, -1, labels[rng.integers(0, 2_000, 80)])
     targets[0] = -1
+    monkeypatch.setattr(relevance, "_TARGETS", together)
     monkeypatch.setattr(relevance, "_FIRST", first)
     monkeypatch.setattr(relevance, "_WORDS", max(2, first))
     codes = Codes.of(targets, labels, "query_labelled")
@@ -159,6 +163,22 @@ def test_the_best_are_those_of_comparing_all_labels_however_many_blocks_they_com
     found = matches.best(depth, np.where(left_out < 0, -1, matched[np.arange(80), left_out]))
     matched[np.flatnonzero(left_out >= 0), left_out[left_out >= 0]] = -1
     np.testing.assert_array_equal(found, -np.sort(-matched, axis=1)[:, :depth])
+
+
+def test_what_enough_images_reach_is_not_counted_on(monkeypatch):
+    floors, reaching = [], relevance.BitPlanes.reaching
+
+    def spy(self, floor, wanted, words, take):
+        floors.append(floor)
+        assert (floor <= wanted).all()
+        reaching(self, floor, wanted, words, take)
+
+    monkeypatch.setattr(relevance.BitPlanes, "reaching", spy)
+    rng = np.random.default_rng(0)
+    Matches(Codes.of(rng.integers(0, 3, (30, 8)), rng.integers(0, 3, (20_000, 8)), "query_labelled"), 20)
+    assert (floors[0] == 0).all()
+    assert (floors[-1] >= 5).all()  # 20,000 images of which (at random) one in eleven shares five of eight
+    assert all((before <= after).all() for before, after in itertools.pairwise(floors))
 
 
 def test_row_codes_survive_more_vectors_than_integers():
