@@ -59,9 +59,8 @@ class BitPlanes:
         self._room = torch.empty(0, dtype=torch.int64, device="cpu")
         copies = np.ones(images.shape[1], np.int64) if copies is None else copies
         digits = int(copies.max(initial=1)).bit_length()
-        self._copies = self._packed(
-            digits, (copies >> place & 1 for place in range(digits))
-        )  # (digits, words), lowest first
+        # (digits, words), lowest first
+        self._copies = self._packed(digits, (copies >> place & 1 for place in range(digits)))
 
     def _packed(self, count: int, rows: Iterable[NDArray[Any]]) -> Words:
         """Bits ``(count, words)`` of ``rows (U,)``."""
@@ -90,10 +89,8 @@ class BitPlanes:
             levels = range(int(floor[targets[0]]), int(wanted[targets[0]]) + 1)
             digits = sums.of(targets, free)
             mask = _words(at_least(digits, levels[0], free.pop()))
-            if levels[0] == 0:
-                mask = mask & np.bitwise_or.reduce(
-                    self._copies[:, words]
-                )  # the last word may have room for more images
+            if levels[0] == 0:  # the last word may have room for more images
+                mask = mask & np.bitwise_or.reduce(self._copies[:, words])
             take(targets, *self._found([_words(digit) for digit in digits], mask, words, levels))
 
     def _planes(self, *shape: int) -> Tensor:
