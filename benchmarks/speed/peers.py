@@ -212,12 +212,12 @@ def compare(arrays: Arrays, peers: Sequence[Peer], rounds: int) -> list[Row]:
     search, truth = seconds["faiss.knn"], found[OURS.name]
     rows = [{"what": "faiss.knn alone", "metrics, s": None, "search and metrics, s": search}]
     for peer in peers:
-        alone = seconds[peer.name] - search if peer.searches else seconds[peer.name]
+        own = seconds[peer.name]
         rows.append(
             {
                 "what": peer.name,
-                "metrics, s": alone if peer is OURS or not peer.searches else None,
-                "search and metrics, s": search + seconds[peer.name] if not peer.searches else seconds[peer.name],
+                "metrics, s": None if peer.searches else own,
+                "search and metrics, s": own if peer.searches else search + own,
                 "numbers": len(found[peer.name]),
                 "largest difference": difference(found[peer.name], truth),
             }

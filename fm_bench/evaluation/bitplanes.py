@@ -25,6 +25,7 @@ Words = NDArray[np.uint64]
 Bits = TypeVar("Bits", Tensor, Words)
 WORD = 64
 _ROOM = 1 << 20  # words of the planes of one part of the targets: 8 MiB
+_SUMS = 1 << 23  # words of the sums of all targets: 64 MiB
 _TOGETHER = 3  # attributes whose sums are made once for all targets that agree in them: two binary digits
 
 
@@ -56,6 +57,8 @@ class BitPlanes:
             together, which = np.unique(np.ravel_multi_index(tuple(row[:, part].T), sizes), return_inverse=True)
             self._rows.append(np.unravel_index(together, sizes))
             self._set.append(which)
+        self.most = max(1, _SUMS // (2 * sum(len(rows[0]) for rows in self._rows)))
+        """Words to count at a time: the sums of all targets with these take 64 MiB at most, if more than one."""
         self._room = torch.empty(0, dtype=torch.int64, device="cpu")
         copies = np.ones(images.shape[1], np.int64) if copies is None else copies
         digits = int(copies.max(initial=1)).bit_length()
@@ -76,7 +79,7 @@ class BitPlanes:
         Args:
             floor: ``(T,)`` how many attributes an image must share with each target to be counted.
             wanted: ``(T,)`` at least ``floor``; no image may share more.
-            words: of the images.
+            words: of the images, ``most`` at most.
             take: gets a part of the targets ``(t,)``; how many images, by their copies, share at least 0, 1, … A
                 attributes with each of them, ``(t, A + 1)``, and 0 below the floor; and two arrays ``(pairs,)``,
                 ascending, of all pairs that share what is wanted: the position among these targets, and the image.

@@ -94,11 +94,12 @@ class Matches:
             else:
                 hits.clear()
 
-        start, step = 0, _FIRST
+        most = min(_WORDS, planes.most)
+        start, step = 0, min(_FIRST, most)
         while start < planes.words:
             floor = np.minimum((at_least >= self.depth).sum(axis=1), needed)  # lower levels have all that may be asked
             planes.reaching(floor, needed, slice(start, min(start + step, planes.words)), tally)
-            start, step = start + step, min(2 * step, _WORDS)
+            start, step = start + step, min(2 * step, most)
         return hits
 
     def _planes(self, targets: slice | I64) -> BitPlanes:
@@ -149,7 +150,7 @@ class Matches:
             def keep(some: I64, _: I64, row: I64, image: I64, start: int = part.start) -> None:
                 found.append((start + some[row], self._order[image]))
 
-            for words in blocks(planes.words, _WORDS):
+            for words in blocks(planes.words, min(_WORDS, planes.most)):
                 planes.reaching(needed, needed, words, keep)
         return _grouped(found, len(targets))
 

@@ -181,6 +181,25 @@ def test_what_enough_images_reach_is_not_counted_on(monkeypatch):
     assert all((before <= after).all() for before, after in itertools.pairwise(floors))
 
 
+def test_the_more_values_targets_have_the_fewer_words_are_counted_at_a_time(monkeypatch):
+    rng = np.random.default_rng(1)
+    codes = Codes.of(rng.integers(0, 20, (300, 9)), rng.integers(0, 20, (3_000, 9)), "query_labelled")
+    expected = Matches(codes, 20)
+    taken, sums = [], relevance.BitPlanes.sums
+
+    def spy(self, words):
+        made = sums(self, words)
+        taken.append(sum(digit.numel() for digits in made.digits for digit in digits))
+        return made
+
+    monkeypatch.setattr(relevance.BitPlanes, "sums", spy)
+    monkeypatch.setattr("fm_bench.evaluation.bitplanes._SUMS", 10_000)
+    found = Matches(codes, 20)
+    assert 5_000 < max(taken) <= 10_000  # 300 x 3 sets x 2 digits a word: five words of the 47
+    np.testing.assert_array_equal(found.best(19, np.full(300, -1)), expected.best(19, np.full(300, -1)))
+    np.testing.assert_array_equal(found.relevant, expected.relevant)
+
+
 def test_row_codes_survive_more_vectors_than_integers():
     rows = np.random.default_rng(0).integers(0, 60_000, (50, 12))
     rows[25:] = rows[:25]
