@@ -2,12 +2,13 @@
 """Runs at profile ``smoke`` through the command line, for tests of every folder."""
 
 import json
-import multiprocessing
 import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
+
+import ranks
 
 from fm_bench import recipe
 from fm_bench.cli import main
@@ -45,9 +46,7 @@ def start(*arguments: str, out: Path, cache: Path) -> BaseProcess:
 
     ``cache`` is its FM_BENCH_CACHE.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fm_bench.bench", "fm_bench.leaderboard.site"])
-    process = context.Process(target=_silently, args=(command(*arguments, out=out)[3:], cache))
+    process = ranks.forking().Process(target=_silently, args=(command(*arguments, out=out)[3:], cache))
     process.start()
     return process
 

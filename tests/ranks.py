@@ -2,8 +2,10 @@
 """A function run by several processes that talk through gloo, for tests of what they do together."""
 
 import faulthandler
+import os
 from collections.abc import Callable
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +23,23 @@ class Failed(NamedTuple):
     message: str
 
 
-def run(
-    work: Callable[..., Any], world: int, folder: Path, *arguments: Any, imports: str = "fm_bench.retrieval.distributed"
-) -> list[Any]:
+def forking() -> ForkServerContext:
+    """Processes forked from one that has imported everything, which takes longer than what most tests do with it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fm_bench.bench", "fm_bench.leaderboard.site"])
+    return context
+
+
+def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> list[Any]:
     """``work(rank, *arguments)`` on ``world`` processes: what each returned, or ``Failed``.
 
     Args:
-        work: a function of a test module.
+        work: a function of a test module; a ``Trainer`` of as many devices in it makes these processes one training.
         world: how many processes.
         folder: where they find each other, one of their own.
         arguments: plain values.
-        imports: module that is imported once for all processes.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([imports])
+    context = forking()
     folder.mkdir(exist_ok=True)
     processes, results = [], []
     for rank in range(world):
@@ -65,6 +70,7 @@ def run(
 
 def _process(send: Any, work: Callable[..., Any], rank: int, world: int, meeting: Path, arguments: tuple) -> None:
     torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}  # Lightning starts none of its own, and takes the group
     faulthandler.dump_traceback_later(SECONDS / 2)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     try:

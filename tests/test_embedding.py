@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Embeddings are computed once for all that is asked, anew for any other weight, and alike on many processes."""
 
+import errno
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from commands import bench, numbers
 
@@ -20,7 +24,9 @@ from fm_bench import environment
 from fm_bench.bench import build_method, data_module
 from fm_bench.cli import main
 from fm_bench.config import configure
-from fm_bench.embedding import Embedder, StoreWriting, weights_digest
+from fm_bench.data.requests import mine
+from fm_bench.embedding import Embedder, StoreWriting, embed_to_store, weights_digest
+from fm_bench.errors import UserError
 from fm_bench.leaderboard.record import load
 from fm_bench.retrieval import EmbeddingStore
 from fm_bench.reuse import recall, remember
@@ -291,68 +297,54 @@ def test_processes_that_cannot_wait_for_each_other_take_nothing(tmp_path, cache,
 
 # ------------------------------------------------------------------ many processes
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import lightning as L
-import torch
-from fm_bench.config import configure
-from fm_bench.bench import build_method, data_module
-from fm_bench.data.readers import READERS
-from fm_bench.data.requests import mine
-from fm_bench.embedding import embed_to_store
-from fm_bench.errors import UserError
-from fm_bench.retrieval import EmbeddingStore
-from fm_bench.processes import world
-
-devices, out, failing = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-config = configure("amnet", "garments", "smoke", "common", 0)
-datamodule = data_module(config, READERS["garments"](**config.reader).read())
-datamodule.setup("predict")
-method = build_method(config, datamodule).eval()
-embed = method.embed_gallery
-
-def broken(images, context=None):
-    vectors = embed(images, context)
-    if world()[0] == devices - 1 and len(images) > 1:
-        if failing == "nan":
-            vectors[0, 0] = float("nan")
-    return vectors
 
 def full(*_):
-    raise OSError(28, "No space left on device")
-
-method.embed_gallery = broken
-if failing == "disk":
-    import os
-    os.posix_fallocate = full
-rows = datamodule.gallery_rows
-requests = mine(datamodule.dataset.catalog, rows, rows, changes=1, limit=90, cap=4, seed=0)
-strategy = "ddp" if devices > 1 else "auto"
-trainer = {"devices": devices, "accelerator": "cpu", "strategy": strategy, "enable_progress_bar": False}
-gallery, queries = datamodule.gallery_dataloader(), datamodule.query_dataloader(requests)
-try:
-    for name, loader, size in (("gallery", gallery, 300), ("queries", queries, len(requests))):
-        embed_to_store(method, datamodule, loader, size, out / name, "key", trainer)
-except UserError as error:
-    (out / f"failed-{world()[0]}.txt").write_text(str(error))
-"""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def run_script(tmp_path: Path, devices: int, out: Path, failing: str = "") -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    out.mkdir()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many threads everywhere, so that sums are cut the same way
-    arguments = [sys.executable, tmp_path / "script.py", str(devices), out, failing]
-    subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=300)
+def embed(rank: int, world: int, out: Path, failing: str) -> str:
+    """One of several processes embeds its share of a gallery, and of queries; what it says of a failure."""
+    config = configure("amnet", "garments", "smoke", "common", 0)
+    datamodule = data_module(config, config.read())
+    datamodule.setup("predict")
+    method = build_method(config, datamodule).eval()
+    embed_gallery = method.embed_gallery
+
+    def broken(images, context=None):
+        vectors = embed_gallery(images, context)
+        if rank == world - 1 and len(images) > 1 and failing == "nan":
+            vectors[0, 0] = float("nan")
+        return vectors
+
+    method.embed_gallery = broken
+    rows = datamodule.gallery_rows
+    requests = mine(datamodule.dataset.catalog, rows, rows, changes=1, limit=90, cap=4, seed=0)
+    strategy = "ddp" if world > 1 else "auto"
+    trainer = {"devices": world, "accelerator": "cpu", "strategy": strategy, "enable_progress_bar": False}
+    gallery, queries = datamodule.gallery_dataloader(), datamodule.query_dataloader(requests)
+    with mock.patch.object(os, "posix_fallocate", full) if failing == "disk" else nullcontext():
+        try:
+            for name, loader, size in (("gallery", gallery, 300), ("queries", queries, len(requests))):
+                embed_to_store(method, datamodule, loader, size, out / name, "key", trainer)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+def embed_together(world: int, folder: Path, failing: str = "") -> list[str]:
+    """What each of ``world`` processes says of a failure; they write to a folder ``out`` in ``folder``."""
+    (folder / "out").mkdir(parents=True)
+    if world == 1:
+        return [embed(0, 1, folder / "out", failing)]
+    return ranks.run(embed, world, folder, world, folder / "out", failing)
 
 
 @pytest.mark.slow
 def test_two_and_three_processes_give_the_same_vectors_as_one(tmp_path):
     for devices in (1, 2, 3):  # 90 requests in batches of 64: some process has none
-        run_script(tmp_path, devices, tmp_path / str(devices))
+        assert embed_together(devices, tmp_path / str(devices)) == [""] * devices
     for name in ("gallery", "queries"):
-        one, *others = (np.load(next((tmp_path / devices).glob(f"{name}-*.npy"))) for devices in "123")
+        one, *others = (np.load(next((tmp_path / devices / "out").glob(f"{name}-*.npy"))) for devices in "123")
         for vectors in others:
             assert np.array_equal(one, vectors)
         assert np.isfinite(one).all()
@@ -368,11 +360,9 @@ def test_two_and_three_processes_give_the_same_vectors_as_one(tmp_path):
     ],
 )
 def test_what_fails_on_one_process_fails_on_all_and_leaves_nothing(tmp_path, failing, told):
-    run_script(tmp_path, 2, tmp_path / "out", failing)
-    files = sorted((tmp_path / "out").iterdir())
-    assert [file.name for file in files] == ["failed-0.txt", "failed-1.txt"]
-    for file in files:
-        assert re.search(told, file.read_text())
+    for said in embed_together(2, tmp_path, failing):
+        assert re.search(told, said)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def work(rank, folders, faults):
     Returns exit status, what was said, unfinished files, and whether there is a record, after each.
     """
     cache = folders[0].parent / "cache"
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "FM_BENCH_CACHE": str(cache)}
+    os.environ["FM_BENCH_CACHE"] = str(cache)
     seen = []
     for folder, fault in [(folder, fault) for folder in folders for fault in faults]:
         if rank == 0:
@@ -110,7 +110,7 @@ def test_a_fault_of_one_process_is_told_by_both_and_mended_by_the_same_command(t
     disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
 
     def run(name, faults, *folders):
-        return ranks.run(work, 2, tmp_path / name, folders, faults, imports="fm_bench.bench")
+        return ranks.run(work, 2, tmp_path / name, folders, faults)
 
     for rank, seen in enumerate(run("faults", list(FAULTS), disturbed)):
         for fault, (status, said, unfinished, recorded) in zip(FAULTS, seen, strict=True):

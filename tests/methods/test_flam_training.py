@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """FLAM's stages as they are trained: who moves, what no stage reads, and two processes that train as one."""
 
-import subprocess
-import sys
-import textwrap
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
 import pytest
+import ranks
 import torch
 from stubs import watch_turns
 
@@ -45,8 +44,9 @@ class Untrained(FLAM):
         torch.save(state, f"{self.stage.name}{self.trainer.world_size}-{self.trainer.global_rank}.pt")
 
 
-def train(devices):
-    """The last two stages, on as many processes, in the working folder."""
+def train(rank, devices, folder):
+    """The last two stages, as one of so many processes, in ``folder``."""
+    os.chdir(folder)
     dataset = GarmentsReader(train=150, val=120, test=60).read()  # five batches, the last one not full
     datamodule = FashionDataModule(dataset, image_size=(24, 24), batch_size=32, eval_batch_size=32, cache=Path("cache"))
     L.seed_everything(0, verbose=False)
@@ -59,23 +59,9 @@ def train(devices):
 
 @pytest.mark.slow
 def test_two_processes_keep_the_same_features_and_train_the_same_networks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    script = tmp_path / "train.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys
-
-            sys.path.insert(0, {str(Path(__file__).parent)!r})
-            from test_flam_training import train
-
-            if __name__ == "__main__":
-                train(2)
-            """
-        )
-    )
-    train(1)
-    subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300)
+    monkeypatch.chdir(tmp_path)  # and back at the end
+    train(0, 1, tmp_path)
+    assert ranks.run(train, 2, tmp_path / "meeting", 2, tmp_path) == [None, None]
 
     def left(name):
         return torch.load(tmp_path / name, weights_only=True)
