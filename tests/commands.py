@@ -26,6 +26,12 @@ BRIEF = {
 }
 """Stages that read no picture are no shorter at smoke than elsewhere; here they are."""
 
+FEW = {
+    f"flam/{backbone}": ["--data.train", "200", "--data.val", "100", "--budget", "200"]
+    for backbone in ("resnet50", "seresnet50", "seresnext50", "inception-resnet-v2", "densenet121")
+}
+"""Networks of the papers' sizes see fewer pictures."""
+
 
 def command(*arguments, out: Path) -> list[str]:
     return [
@@ -64,7 +70,8 @@ def bench(*arguments: str, out: Path) -> int:
 
     ``test_run_extras.py`` draws them; a hundred after each run would take longer than some of the runs.
     """
-    quiet = ["--trainer.enable_progress_bar", "false", *BRIEF.get(arguments[0].partition("/")[0], [])]
+    brief = [*BRIEF.get(arguments[0].partition("/")[0], []), *FEW.get(arguments[0], [])]
+    quiet = ["--trainer.enable_progress_bar", "false", *brief]
     with mock.patch("fm_bench.extras.collect.may_be_shown", return_value=False):
         return main(["bench", *arguments, "--profile", "smoke", "--out", str(out), *quiet])
 
