@@ -156,9 +156,8 @@ print(json.dumps([at_first, before, first, nested, elsewhere, used(), held()]))
 def test_freed_memory_stays_for_the_block_and_goes_after_it():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     at_first, before, kept, (inner, outer, again), elsewhere, after, left = json.loads(done.stdout)
-    pages = 5 * 80 * MIB // mmap.PAGESIZE
-    assert min(at_first, elsewhere, after) >= pages, "the system clears every page each time"
-    assert max(kept, again) < pages / 100, "the process has them already"
+    assert min(elsewhere, after) > 0.9 * at_first > 0, "the system clears every page each time"
+    assert max(kept, again) < at_first / 20, "the process has them already"
     assert min(inner, outer) > before + 75, "what is freed is still there, also after an inner block"
     assert left < before + 5, "and is returned in the end"
 
