@@ -129,7 +129,7 @@ def freed_memory_kept(device: str = "cpu") -> Iterator[None]:
     """What is freed in the block stays with the process for what is needed next; what is left over goes at its end.
 
     The C library gives large tensors back to the system at once and gets the next ones page by page, each of them
-    cleared: more than a quarter of the time of embedding on a CPU. Blocks may lie in each other.
+    cleared: up to a fifth of the time of embedding on a CPU. Blocks may lie in each other.
 
     Args:
         device: where the block computes. Other than on ``cpu``, or with another C library than glibc, nothing changes.
