@@ -29,7 +29,6 @@ from fm_bench.data.transforms import MEAN, STD
 from fm_bench.environment import code_to_vectors, made_with
 from fm_bench.errors import UserError
 from fm_bench.files import digest
-from fm_bench.memory import freed_memory_kept
 from fm_bench.methods import Context, Method
 from fm_bench.processes import agreed, gather, tell
 from fm_bench.progress import Progress
@@ -258,7 +257,7 @@ def embed_to_store(
             logger=False, enable_checkpointing=False, callbacks=callbacks, use_distributed_sampler=False, **given
         )
         datamodule.predict_with(loader)
-        with freed_memory_kept(runner.strategy.root_device.type), interruptible(runner):
+        with interruptible(runner):
             runner.predict(method, datamodule=datamodule, return_predictions=False)
     with agreed("opening the embeddings"):
         return store.open(key)

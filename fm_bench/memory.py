@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""How much memory a block of code took at most, and memory that is not given back between two uses."""
+"""How much memory a block of code took at most."""
 
-import ctypes
-import platform
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _KIB = 1024
 _NEAR = 1024  # KiB that come and go while the system is asked
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # how glibc calls its settings: see mallopt(3)
-_LARGE = 1 << 25  # bytes of a block that it takes from the system, where it has learnt that such blocks come and go
-_keeping = 0  # blocks in which freed memory is kept
 _forgotten_mb = 0.0  # the highest that ``highest_mb`` has seen before the system was told to forget
 
 
@@ -122,38 +116,3 @@ def _read() -> _Memory | None:
     except (OSError, KeyError, ValueError, IndexError):
         return None
     return _Memory(highest, now)
-
-
-@contextmanager
-def freed_memory_kept(device: str = "cpu") -> Iterator[None]:
-    """What is freed in the block stays with the process for what is needed next; what is left over goes at its end.
-
-    The C library gives large tensors back to the system at once and gets the next ones page by page, each of them
-    cleared: up to a fifth of the time of embedding on a CPU. Blocks may lie in each other.
-
-    Args:
-        device: where the block computes. Other than on ``cpu``, or with another C library than glibc, nothing changes.
-    """
-    global _keeping
-    library = _glibc() if device == "cpu" else None
-    if library is None:
-        yield
-        return
-    if not _keeping:
-        library.mallopt(_TRIM_THRESHOLD, -1)  # never
-        library.mallopt(_MMAP_MAX, 0)  # no block of its own for each tensor
-    _keeping += 1
-    try:
-        yield
-    finally:
-        _keeping -= 1
-        if not _keeping:
-            for setting, value in ((_MMAP_MAX, 1 << 16), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, 2 * _LARGE)):
-                library.mallopt(setting, value)
-            library.malloc_trim(0)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, if it is glibc."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

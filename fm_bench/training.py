@@ -35,7 +35,6 @@ from fm_bench.evaluation.validation import RetrievalValidation
 from fm_bench.extras.learned import CURVES, keep_curves
 from fm_bench.files import cache_dir, digest, replacing, write_json, write_torch
 from fm_bench.loggers import stage_loggers
-from fm_bench.memory import freed_memory_kept
 from fm_bench.methods import Method, Stage
 from fm_bench.processes import agreed, gather, is_rank_zero
 from fm_bench.progress import Progress
@@ -182,8 +181,7 @@ class StageRunner:
         work = f"{trainer.max_epochs} x {images:,} images" if images else "on features"
         self.say(f"stage {stage.name}: {work}" + (", resumed" if resume else ""))
         started = time.perf_counter()
-        kept = freed_memory_kept(trainer.strategy.root_device.type)
-        with kept, interruptible(trainer), warnings.catch_warnings():
+        with interruptible(trainer), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*this fit will run with no optimizer")  # stages without gradients
             trainer.fit(method, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         # an untrained stage has no epochs for the timer, which outlives interruptions

@@ -24,7 +24,10 @@ class Failed(NamedTuple):
 
 
 def forking() -> ForkServerContext:
-    """Processes forked from one that has imported everything, which takes longer than what most tests do with it."""
+    """Processes forked from one that has imported everything, unless the suite's own code has started it before.
+
+    Importing takes longer than what most tests do with it.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fm_bench.bench", "fm_bench.leaderboard.site"])
     return context
@@ -41,10 +44,10 @@ def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> 
     """
     context = forking()
     folder.mkdir(exist_ok=True)
-    processes, results = [], []
+    processes, results, meeting = [], [], folder / "meeting"
     for rank in range(world):
         result, send = context.Pipe(duplex=False)
-        process = context.Process(target=_process, args=(send, work, rank, world, folder / "meeting", arguments))
+        process = context.Process(target=_process, args=(send, work, rank, world, meeting, dict(os.environ), arguments))
         process.start()
         send.close()
         processes.append(process)
@@ -61,15 +64,23 @@ def run(work: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> 
                     found[result] = result.recv()
                 except EOFError:
                     found[result] = Failed("killed", "")
-        return [found[result] for result in results]
+        ended = [found[result] for result in results]
+        for process, result in zip(processes, ended, strict=True):
+            if not isinstance(result, Failed):
+                process.join(SECONDS)
+                assert process.exitcode == 0, "a process that has answered does not end as it should"
+        return ended
     finally:
         for process in processes:
             process.kill()
             process.join()
 
 
-def _process(send: Any, work: Callable[..., Any], rank: int, world: int, meeting: Path, arguments: tuple) -> None:
+def _process(
+    send: Any, work: Callable[..., Any], rank: int, world: int, meeting: Path, environment: dict, arguments: tuple
+) -> None:
     torch.set_num_threads(1)
+    os.environ |= environment  # the present one, and not that of whoever forked first
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}  # Lightning starts none of its own, and takes the group
     faulthandler.dump_traceback_later(SECONDS / 2)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)

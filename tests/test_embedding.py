@@ -335,7 +335,12 @@ def embed_together(world: int, folder: Path, failing: str = "") -> list[str]:
     """What each of ``world`` processes says of a failure; they write to a folder ``out`` in ``folder``."""
     (folder / "out").mkdir(parents=True)
     if world == 1:
-        return [embed(0, 1, folder / "out", failing)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as many everywhere, so that sums are cut the same way
+        try:
+            return [embed(0, 1, folder / "out", failing)]
+        finally:
+            torch.set_num_threads(threads)
     return ranks.run(embed, world, folder, world, folder / "out", failing)
 
 

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The peak of a block, whatever came before."""
 
-import json
 import mmap
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -116,53 +113,3 @@ def test_systems_that_tell_nothing_give_nothing(monkeypatch, tmp_path, text):
     with peak_memory() as peak:
         pass
     assert peak.total_mb is None
-
-
-# A process of its own, in whose heap nobody has left anything. `bytes` are filled by the C library's memory alone.
-SCRIPT = """
-import json, resource, sys
-from fm_bench import memory
-
-def used():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        b"x" * (80 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-def held():
-    return memory._read().now // 1024
-
-def within(device, then):
-    with memory.freed_memory_kept(device):
-        used()
-        return then()
-
-def interrupted():
-    raise KeyboardInterrupt
-
-at_first, before = used(), held()
-first = within("cpu", used)
-nested = within("cpu", lambda: [within("cpu", held), held(), used()])
-elsewhere = within("cuda", used)
-try:
-    within("cpu", interrupted)
-except KeyboardInterrupt:
-    pass
-print(json.dumps([at_first, before, first, nested, elsewhere, used(), held()]))
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_freed_memory_stays_for_the_block_and_goes_after_it():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    at_first, before, kept, (inner, outer, again), elsewhere, after, left = json.loads(done.stdout)
-    assert min(elsewhere, after) > 0.9 * at_first > 0, "the system clears every page each time"
-    assert max(kept, again) < at_first / 20, "the process has them already"
-    assert min(inner, outer) > before + 75, "what is freed is still there, also after an inner block"
-    assert left < before + 5, "and is returned in the end"
-
-
-def test_another_c_library_changes_nothing(monkeypatch):
-    monkeypatch.setattr(memory, "_glibc", lambda: None)
-    with memory.freed_memory_kept():
-        assert memory._keeping == 0

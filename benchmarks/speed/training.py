@@ -17,7 +17,6 @@ On a busy machine ``OMP_NUM_THREADS=1 … --clock processor`` tells what the wor
 nothing is gained by what happens at the same time, so these ratios are lower bounds.
 """
 
-import argparse
 import contextlib
 import itertools
 import logging
@@ -41,7 +40,6 @@ from fm_bench.bench import build_method, computing_device, data_module
 from fm_bench.config import RunConfig, configure
 from fm_bench.data.datamodule import FashionDataModule
 from fm_bench.embedding import embed_to_store
-from fm_bench.memory import freed_memory_kept
 from fm_bench.methods import Method, Stage
 from fm_bench.methods.base import weighted_sum
 from fm_bench.training import FiniteLoss
@@ -238,27 +236,22 @@ def lightning(case: Case, rounds: int, clock: Clock) -> Row:
     return row(what, sum(map(images, memory)), found)
 
 
-def sized(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """With the options that ``Case.of`` reads."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table, and writes it where asked."""
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--data", default="garments")
     parser.add_argument("--root", type=Path, help="folder of the data, where they come from one")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--batches", type=int, default=24, help="per round")
     parser.add_argument("--images", type=int, default=5000, help="that are embedded")
     parser.add_argument("--workers", type=int, default=0, help="loader processes; 0 is a thread of this one")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table, and writes it where asked."""
-    parser = sized(options(__doc__, rounds=9))
     parser.add_argument("--only", choices=("loading", "embedding", "lightning"), help="one of the questions")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     given = parser.parse_args(argv)
     clock = CLOCKS[given.clock]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows: list[Row] = []
-    with warnings.catch_warnings(), freed_memory_kept():  # for both sides, as runs do
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, (spec, stage) in enumerate(CASES):
             case = Case.of(spec, stage, given)

@@ -58,7 +58,7 @@ class BitPlanes:
             self._rows.append(np.unravel_index(together, sizes))
             self._set.append(which)
         self.most = max(1, _SUMS // (2 * sum(len(rows[0]) for rows in self._rows)))
-        """Words to count at a time: the sums of all targets with these take 64 MiB at most, if more than one."""
+        """How many words to count at a time: all targets' sums take 64 MiB at most, unless one word needs more."""
         self._room = torch.empty(0, dtype=torch.int64, device="cpu")
         copies = np.ones(images.shape[1], np.int64) if copies is None else copies
         digits = int(copies.max(initial=1)).bit_length()

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fm_bench.data.batches import GalleryBatch, LabelledBatch, QueryBatch
-from fm_bench.memory import freed_memory_kept
 from fm_bench.methods.base import Context, Method
 from fm_bench.outcomes.trained import Trained
 from fm_bench.retrieval.distances import F32, blocks, check_embeddings
@@ -42,8 +41,7 @@ def vectors_of(trained: Trained, loader: DataLoader[Any], count: int, *embeds: C
         UserError: if a vector is NaN or infinite.
     """
     parts: list[list[NDArray[np.float32]]] = [[] for _ in embeds]
-    device = trained.method.device
-    with torch.no_grad(), precision(trained.config.trainer, device), freed_memory_kept(device.type):
+    with torch.no_grad(), precision(trained.config.trainer, trained.method.device):
         for batch in in_order(trained, loader, count):
             for part, embed in zip(parts, embeds, strict=True):
                 part.append(embed(batch).float().cpu().numpy())

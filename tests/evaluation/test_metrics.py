@@ -195,7 +195,7 @@ def test_the_more_values_targets_have_the_fewer_words_are_counted_at_a_time(monk
     monkeypatch.setattr(relevance.BitPlanes, "sums", spy)
     monkeypatch.setattr("fm_bench.evaluation.bitplanes._SUMS", 10_000)
     found = Matches(codes, 20)
-    assert 5_000 < max(taken) <= 10_000  # 300 x 3 sets x 2 digits a word: five words of the 47
+    assert 5_000 < max(taken) <= 10_000  # at most 300 x 3 sets x 2 digits a word: five words of the 47
     np.testing.assert_array_equal(found.best(19, np.full(300, -1)), expected.best(19, np.full(300, -1)))
     np.testing.assert_array_equal(found.relevant, expected.relevant)
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Stages of several players: whose turn it is, schedules, interruptions, and losses that are no number any more."""
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import lightning as L
 import pytest
-import ranks
 import torch
 from torch import nn
 
@@ -178,20 +180,43 @@ def test_an_interrupted_game_goes_on_with_both_players(tmp_path, datamodule):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def play(rank, devices, folder):
-    """A game as one of so many processes, in ``folder``."""
-    dataset = GarmentsReader(train=160, val=150, test=60).read()
-    datamodule = FashionDataModule(dataset, image_size=(16, 16), batch_size=16, cache=folder / "cache")
-    L.seed_everything(0, verbose=False)
-    method = Players(datamodule.schema.to_dict())
-    trainer = {"enable_progress_bar": False, "accelerator": "cpu", "devices": devices}
-    budgets = {"game": StageBudget(epochs=1)}
-    StageRunner(folder / f"of{devices}", 0, 160, budgets, trainer, "none", {}, print).run(method, datamodule)
-
-
 def test_two_processes_play_the_same_game(tmp_path):
-    play(0, 1, tmp_path)
-    assert ranks.run(play, 2, tmp_path / "meeting", 2, tmp_path) == [None, None]
-    alone, together = (torch.load(tmp_path / f"of{n}/stages/game/final.pt", weights_only=True) for n in (1, 2))
-    for name, value in alone.items():
-        assert torch.allclose(value, together[name], atol=1e-5), name
+    script = tmp_path / "play.py"
+    here = Path(__file__).parent
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            from pathlib import Path
+
+            sys.path.insert(0, {str(here)!r})
+            import lightning as L
+            import torch
+            from test_manual import Players
+
+            from fm_bench.data.datamodule import FashionDataModule
+            from fm_bench.data.garments import GarmentsReader
+            from fm_bench.recipe import StageBudget
+            from fm_bench.training import StageRunner
+
+            if __name__ == "__main__":
+                dataset = GarmentsReader(train=160, val=150, test=60).read()
+                cache = Path({str(tmp_path)!r}) / "cache"
+                datamodule = FashionDataModule(dataset, image_size=(16, 16), batch_size=16, cache=cache)
+                L.seed_everything(0, verbose=False)
+                method = Players(datamodule.schema.to_dict())
+                trainer = {{"enable_progress_bar": False, "accelerator": "cpu", "devices": int(sys.argv[1])}}
+                budgets = {{"game": StageBudget(epochs=1)}}
+                StageRunner(Path(sys.argv[2]), 0, 160, budgets, trainer, "none", {{}}, print).run(method, datamodule)
+            """
+        )
+    )
+    states = []
+    for devices in (1, 2):
+        out = tmp_path / f"of{devices}"
+        subprocess.run(
+            [sys.executable, str(script), str(devices), str(out)], check=True, capture_output=True, timeout=300
+        )
+        states.append(torch.load(out / "stages/game/final.pt", weights_only=True))
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-5), name

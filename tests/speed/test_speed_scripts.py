@@ -55,14 +55,6 @@ def test_garments(tmp_path: Path) -> None:
     assert read[0]["seconds"] >= 0
 
 
-def test_allocation(tmp_path: Path) -> None:
-    arguments = ["--profile", "smoke", "--batches", "2", "--images", "100", "--rounds", "1"]
-    (rows,) = run("allocation", arguments, tmp_path)
-    assert [row["freed memory"] for row in rows] == 4 * ["given back", "kept"]
-    assert [row["ratio"] for row in rows[::2]] == [1] * 4
-    assert min(ratios(rows, "ratio")) > 0
-
-
 def test_localisation(tmp_path: Path) -> None:
     arguments = ["--batch", "2", "--size", "32", "--attributes", "2", "--rounds", "1"]
     (rows,) = run("localisation", arguments, tmp_path)
