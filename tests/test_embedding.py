@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Embeddings are computed once for all that is asked, anew for any other weight, and alike on many processes."""
 
-import errno
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import pytest
 import ranks
 import torch
 from commands import bench, numbers
+from disk import full
 
 import fm_bench
 from fm_bench import environment
@@ -296,10 +296,6 @@ def test_processes_that_cannot_wait_for_each_other_take_nothing(tmp_path, cache,
 
 
 # ------------------------------------------------------------------ many processes
-
-
-def full(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def embed(rank: int, world: int, out: Path, failing: str) -> str:
